@@ -1,0 +1,69 @@
+"""The `rorqual` command: one file a verb, imported only when that verb is asked for.
+
+stdout carries results, stderr logs and progress. Exit codes: 0 ok, 1 failed, 2 usage.
+"""
+
+import importlib
+import sys
+from dataclasses import dataclass
+
+import typer
+
+from rorqual import __version__
+from rorqual.errors import RorqualError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Where a verb's implementation lives, and its line in `rorqual --help`."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "data": Command("rorqual.cli.data", "app", "Fetch, add and tokenise training text."),
+    "generate": Command("rorqual.cli.generate", "generate", "Continue a text with a model."),
+    "plan": Command("rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."),
+    "train": Command("rorqual.cli.train", "train", "Pretrain a model from a preset or TOML file."),
+}
+
+
+def _placeholder() -> None:
+    """Stands for a verb in `--help`; never called, since the verb's own module is loaded then."""
+
+
+def build_app(verb: str | None) -> typer.Typer:
+    """The command line with `verb` loaded and the others listed by their summaries."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help=f"Rorqual {__version__}: train, sample and plan DeepSeek-architecture models.",
+    )
+    app.callback()(_placeholder)
+    for name, command in COMMANDS.items():
+        if name != verb:
+            app.command(name, help=command.summary)(_placeholder)
+            continue
+        loaded = getattr(importlib.import_module(command.module), command.attribute)
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=name, help=command.summary)
+        else:
+            app.command(name)(loaded)
+    return app
+
+
+def main() -> None:
+    """Entry point: errors that a user can cause are one line on stderr."""
+    verbs = [word for word in sys.argv[1:] if not word.startswith("-")]
+    try:
+        build_app(verbs[0] if verbs else None)()
+    except RorqualError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

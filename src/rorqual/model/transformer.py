@@ -1,0 +1,230 @@
+"""The network of DeepSeek-V3: embedding, MLA + MoE layers, head, and MTP modules.
+
+One definition for pretraining, reinforcement learning and the reference decode path. Parameter
+names are the published checkpoint's, so `state_dict()` is the checkpoint but for the stacked
+experts. MTP module k (from 0) is layer `num_hidden_layers + k` and shares embedding and head.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rorqual.config import ModelConfig
+from rorqual.kernels.ops import Ops, select_ops
+from rorqual.model.attention import Attention
+from rorqual.model.cache import LatentCache
+from rorqual.model.layers import MLP, Linear, RMSNorm
+from rorqual.model.moe import MoE, RoutingStatistics
+from rorqual.model.rope import rope_tables
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a training forward returns.
+
+    hidden [B, T, H] is normed and ready for the head; mtp_hidden holds one such tensor per MTP
+    module; routing holds one entry per MoE layer that ran, MTP layers included.
+    """
+
+    hidden: Tensor
+    mtp_hidden: tuple[Tensor, ...]
+    routing: tuple[RoutingStatistics, ...]
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward, each with a residual."""
+
+    def __init__(self, config: ModelConfig, layer_idx: int, ops: Ops):
+        super().__init__()
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.input_layernorm = RMSNorm(hidden, eps, ops)
+        self.self_attn = Attention(config, layer_idx, ops)
+        self.post_attention_layernorm = RMSNorm(hidden, eps, ops)
+        self.mlp = (
+            MoE(config, layer_idx, ops)
+            if config.is_moe_layer(layer_idx)
+            else MLP(hidden, config.intermediate_size, ops)
+        )
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], document_start: Tensor | None
+    ) -> tuple[Tensor, RoutingStatistics | None]:
+        """x [B, T, H] -> ([B, T, H], statistics of a MoE layer)"""
+        x = x + self.self_attn(self.input_layernorm(x), rope, document_start)
+        return self._feed_forward(x)
+
+    def forward_cached(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, cache: LatentCache
+    ) -> Tensor:
+        """x [B, T, H] at positions [B, T] -> [B, T, H], absorbed attention over the cache"""
+        x = x + self.self_attn.forward_cached(self.input_layernorm(x), rope, positions, cache)
+        return self._feed_forward(x)[0]
+
+    def _feed_forward(self, x: Tensor) -> tuple[Tensor, RoutingStatistics | None]:
+        normed = self.post_attention_layernorm(x)
+        if isinstance(self.mlp, MoE):
+            out, statistics = self.mlp(normed)
+            return x + out, statistics
+        return x + self.mlp(normed), None
+
+
+class SharedHead(nn.Module):
+    """The norm before the shared head in an MTP module (published name `shared_head.norm`)."""
+
+    def __init__(self, config: ModelConfig, ops: Ops):
+        super().__init__()
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, ops)
+
+
+class MTPLayer(DecoderLayer):
+    """One multi-token-prediction module (V3 section 2.2, eq. 21-23).
+
+    NOTE: the projection takes the embedding first and the hidden state second, as checkpoints do;
+    the paper writes them the other way round.
+    """
+
+    def __init__(self, config: ModelConfig, layer_idx: int, ops: Ops):
+        super().__init__(config, layer_idx, ops)
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.enorm = RMSNorm(hidden, eps, ops)
+        self.hnorm = RMSNorm(hidden, eps, ops)
+        self.eh_proj = Linear(2 * hidden, hidden, ops)
+        self.shared_head = SharedHead(config, ops)
+
+    def combine(self, embedding: Tensor, hidden: Tensor) -> Tensor:
+        """Embedding of the next known token and the previous depth's state, both [B, T, H]."""
+        return self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
+
+
+class Embedding(nn.Module):
+    """`embed_tokens`: ids to vectors in the compute dtype."""
+
+    def __init__(self, vocab_size: int, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
+
+    def forward(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+        """[B, T] int64 -> [B, T, H] dtype"""
+        return F.embedding(tokens, self.weight).to(dtype)
+
+
+class Trunk(nn.Module):
+    """Everything below the head; published prefix `model.`"""
+
+    rope_cos: Tensor
+    rope_sin: Tensor
+
+    def __init__(self, config: ModelConfig, ops: Ops):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        num_main = config.num_hidden_layers
+        layers: list[DecoderLayer] = [DecoderLayer(config, i, ops) for i in range(num_main)]
+        depths = range(config.num_nextn_predict_layers)
+        layers += [MTPLayer(config, num_main + k, ops) for k in depths]
+        self.layers = nn.ModuleList(layers)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, ops)
+        cos, sin = rope_tables(config, config.max_position_embeddings)  # 2 x [P, R/2]
+        self.register_buffer("rope_cos", cos, persistent=False)
+        self.register_buffer("rope_sin", sin, persistent=False)
+
+    def forward(
+        self, tokens: Tensor, document_start: Tensor | None, dtype: torch.dtype, *, with_mtp: bool
+    ) -> Output:
+        """tokens [B, T], or [B, T+1] with_mtp (the last column only feeds MTP)."""
+        num_mtp = self.config.num_nextn_predict_layers if with_mtp else 0
+        length = tokens.shape[1] - (1 if with_mtp else 0)
+        rope = (self.rope_cos[:length], self.rope_sin[:length])
+        embedded = self.embed_tokens(tokens, dtype)  # [B, T(+1), H]
+        x, routing = embedded[:, :length], []
+        for layer in self.layers[: self.config.num_hidden_layers]:
+            x, statistics = layer(x, rope, document_start)
+            routing.append(statistics)
+        hidden = self.norm(x)
+        previous, mtp_hidden = hidden, []
+        for depth, layer in enumerate(self.layers[self.config.num_hidden_layers :][:num_mtp]):
+            assert isinstance(layer, MTPLayer)
+            shifted = _shift_left(embedded, depth + 1, length)  # Emb(t_{i+depth+1})
+            previous = layer.combine(shifted, previous)  # eq. 21
+            previous, statistics = layer(previous, rope, document_start)  # eq. 22
+            routing.append(statistics)
+            mtp_hidden.append(layer.shared_head.norm(previous))  # eq. 23
+        found = tuple(statistics for statistics in routing if statistics is not None)
+        return Output(hidden, tuple(mtp_hidden), found)
+
+    def forward_cached(self, tokens: Tensor, cache: LatentCache, dtype: torch.dtype) -> Tensor:
+        """Next tokens [B, T] of the cached sequences -> normed hidden [B, T, H]"""
+        positions = cache.positions(tokens.shape[1])  # [B, T]
+        capped = positions.clamp(max=self.rope_cos.shape[0] - 1)
+        rope = (self.rope_cos[capped], self.rope_sin[capped])  # 2 x [B, T, R/2]
+        x = self.embed_tokens(tokens, dtype)  # [B, T, H]
+        for layer in self.layers[: self.config.num_hidden_layers]:
+            assert isinstance(layer, DecoderLayer)
+            x = layer.forward_cached(x, rope, positions, cache)
+        return self.norm(x)
+
+
+def _shift_left(embedded: Tensor, amount: int, length: int) -> Tensor:
+    """Columns amount .. amount+length of [B, T+1, H]; zeros past the end (their loss is masked)."""
+    window = embedded[:, amount : amount + length]
+    return F.pad(window, (0, 0, 0, length - window.shape[1]))
+
+
+class Transformer(nn.Module):
+    """DeepSeek-V3 / V2 as published: `model.*` and `lm_head.weight`.
+
+    Parameters are created uninitialised; `initialize` or a checkpoint fills them. `ops` chooses the
+    kernels (None: native where they run, else the torch twins).
+    """
+
+    def __init__(self, config: ModelConfig, ops: Ops | None = None):
+        super().__init__()
+        self.config = config
+        self.ops = select_ops("auto") if ops is None else ops
+        self.model = Trunk(config, self.ops)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, self.ops)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        document_start: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        with_mtp: bool = False,
+    ) -> Output:
+        """Hidden states of every position, for the losses.
+
+        tokens [B, T] int64; with_mtp: [B, T+1], whose last column is only looked up by the MTP
+        modules. document_start [B, T] int32: the first position of the document each position
+        belongs to (None: one document a row). dtype: of the activations.
+        """
+        return self.model(tokens, document_start, dtype, with_mtp=with_mtp)
+
+    def logits(
+        self,
+        tokens: Tensor,
+        document_start: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """tokens [B, T] -> logits [B, T, V] fp32, the naive form"""
+        return self.lm_head(self(tokens, document_start, dtype=dtype).hidden).float()
+
+    def decode(
+        self,
+        tokens: Tensor,
+        cache: LatentCache,
+        num_valid: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Feed the next tokens [B, T] through the cache; logits [B, T, V] fp32.
+
+        num_valid [B]: how many of the T tokens are real in each row (None: all); the rest is
+        padding on the right that later tokens overwrite.
+        """
+        hidden = self.model.forward_cached(tokens, cache, dtype)
+        cache.advance(tokens.shape[1] if num_valid is None else num_valid)
+        return self.lm_head(hidden).float()

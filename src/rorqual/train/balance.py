@@ -1,0 +1,60 @@
+"""Loss-free load balancing: the selection bias of every router (V3 section 2.1.2).
+
+Counts are gathered over all micro-batches and processes of an optimizer step, MTP layers included,
+and the bias moves once per step: by +gamma where an expert had less than its share, by -gamma where
+it had more. Its mean is taken out, since only differences select and a common drift would grow.
+"""
+
+import torch
+from torch import Tensor
+
+from rorqual.model import MoE, RoutingStatistics, Transformer
+from rorqual.parallel import Processes
+
+
+class LoadCounter:
+    """Token assignments of one optimizer step. counts [num MoE layers, E] int64"""
+
+    def __init__(self, model: Transformer):
+        self.layers: dict[int, MoE] = {
+            index: layer.mlp
+            for index, layer in enumerate(model.model.layers)
+            if isinstance(layer.mlp, MoE)
+        }
+        self._row = {layer_idx: row for row, layer_idx in enumerate(self.layers)}
+        self.counts = torch.zeros(len(self.layers), model.config.num_experts, dtype=torch.long)
+
+    def add(self, routing: tuple[RoutingStatistics, ...]) -> None:
+        """Count one micro-batch."""
+        for statistics in routing:
+            self.counts[self._row[statistics.layer_idx]] += statistics.tokens_per_expert.cpu()
+
+    def gather(self, processes: Processes) -> Tensor:
+        """The step's counts over all processes, and start anew. [num MoE layers, E]"""
+        total = processes.sum(self.counts.to(processes.device)).cpu()
+        self.counts = torch.zeros_like(self.counts)
+        return total
+
+    @torch.no_grad()
+    def update_biases(self, counts: Tensor, gamma: float) -> None:
+        """Move each router's bias by one step of size gamma from the gathered counts."""
+        if gamma == 0:
+            return
+        for row, layer in enumerate(self.layers.values()):
+            move_bias(layer.gate.e_score_correction_bias, counts[row], gamma)
+
+
+def move_bias(bias: Tensor, counts: Tensor, gamma: float) -> None:
+    """bias [E] += gamma * sign(mean load - load), centred, in place; counts [E]."""
+    load = counts.to(device=bias.device, dtype=torch.float64)
+    bias += gamma * (load.mean() - load).sign().to(bias.dtype)
+    bias -= bias.mean()
+
+
+def max_violation(counts: Tensor) -> float:
+    """MaxVio: the largest relative overload of an expert, the worst layer's. 0 is even."""
+    if counts.numel() == 0:
+        return 0.0
+    load = counts.double()
+    mean = load.mean(dim=-1, keepdim=True).clamp(min=1e-9)
+    return float((load / mean).max() - 1)

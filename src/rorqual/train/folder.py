@@ -1,0 +1,110 @@
+"""The folder of a run: what was asked, what happened, what it produced.
+
+    config.json      the resolved configuration, version, git commit and seed
+    metrics.jsonl    one line per step, and one per validation
+    samples.jsonl    continuations at fixed seeds along the way
+    checkpoints/     step-00000100/: a model directory plus the state needed to go on
+    report.html      curves, samples and figures, written as the run goes
+"""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import rorqual
+from rorqual.config.run import RunConfig, run_config_from
+from rorqual.errors import ConfigError, DataError
+
+_ABOUT = "about"
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree this package runs from, None outside one."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+class RunFolder:
+    """Paths and append-only logs of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return (self.path / "config.json").exists()
+
+    def create(self, config: RunConfig) -> None:
+        """Write config.json; DataError if the folder cannot be written."""
+        about = {"version": rorqual.__version__, "git_commit": _git_commit()}
+        content = {_ABOUT: about, **config.model_dump(mode="json")}
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error}); choose --out") from error
+
+    def read_config(self) -> RunConfig:
+        """The configuration the run was started with."""
+        file = self.path / "config.json"
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise ConfigError(f"{file}: cannot be read ({error}); start a new run") from error
+        raw.pop(_ABOUT, None)
+        return run_config_from(raw, str(file))
+
+    def log(self, record: dict[str, Any], file: str = "metrics.jsonl") -> None:
+        """Append one line."""
+        with (self.path / file).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def read_log(self, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """All complete lines; a torn last line (a killed process) is left out."""
+        path = self.path / file
+        if not path.exists():
+            return []
+        records: list[dict[str, Any]] = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return records
+
+    def forget_after(self, step: int) -> None:
+        """Drop log lines of steps later than the one the run resumes from."""
+        for file in ("metrics.jsonl", "samples.jsonl"):
+            kept = [record for record in self.read_log(file) if record["step"] <= step]
+            path = self.path / file
+            if path.exists():
+                lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept)
+                temporary = path.with_suffix(".tmp")
+                temporary.write_text(lines, encoding="utf-8")
+                temporary.replace(path)
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.checkpoints / f"step-{step:08d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps with a complete checkpoint, oldest first."""
+        if not self.checkpoints.is_dir():
+            return []
+        names = [entry.name for entry in self.checkpoints.iterdir() if entry.is_dir()]
+        return sorted(int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit())
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest `keep` checkpoints."""
+        for step in self.checkpoint_steps()[:-keep]:
+            shutil.rmtree(self.checkpoint_path(step), ignore_errors=True)

@@ -1,0 +1,93 @@
+"""What a run must remember between two processes, saved inside its checkpoint.
+
+A checkpoint is a model directory that anything can serve, plus `training_state.*` beside it: the
+optimizer's moments and a handful of counters. Restoring both continues the run bit for bit.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rorqual.checkpoint import (
+    atomic_directory,
+    full_state_dict,
+    full_tensors,
+    load_model,
+    load_training_state,
+    on_first_process,
+    save_training_state,
+    write_model,
+)
+from rorqual.errors import CheckpointError
+from rorqual.model import Transformer
+from rorqual.parallel import settle
+from rorqual.tokenizer import Tokenizer
+from rorqual.train.step import TrainStep
+
+
+@dataclass(slots=True)
+class RunState:
+    """Counters of a run. loader is the data cursor, token_budget 0 until it is fixed."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    token_budget: int = 0
+    elapsed_seconds: float = 0.0
+    skipped_in_a_row: int = 0
+    validations_done: int = 0
+    samples_done: int = 0
+    loader: dict[str, Any] = field(default_factory=dict)
+
+
+def save(
+    path: Path, model: Transformer, tokenizer: Tokenizer, step: TrainStep, state: RunState
+) -> None:
+    """Write a checkpoint, atomically; all processes call it, the first one writes."""
+    settle(model)
+    weights = full_state_dict(model)
+    moments = full_tensors(step.optimizer.state())
+    values = asdict(state) | {"recent_norms": list(step.recent_norms)}
+
+    def write() -> None:
+        with atomic_directory(path) as directory:
+            write_model(directory, model.config, weights, tokenizer)
+            save_training_state(directory, moments, values)
+
+    on_first_process(write)
+
+
+def restore(path: Path, model: Transformer, step: TrainStep) -> RunState:
+    """Load a checkpoint into the (possibly sharded) model and its step."""
+    saved = load_model(path, dtype=torch.float32, ops=model.ops)
+    if saved.config != model.config:
+        raise CheckpointError(
+            f"{path}: was saved from another [model] configuration; choose another --out"
+        )
+    _copy_weights(saved, model)
+    moments, values = load_training_state(path)
+    parameters = {name: parameter for parameter, name in step.optimizer.names.items()}
+    placed = {
+        key: _place_like(value, parameters.get(key.rpartition("/")[0]))
+        for key, value in moments.items()
+    }
+    step.optimizer.load_state(placed)
+    step.recent_norms.extend(values.pop("recent_norms"))
+    return RunState(**values)
+
+
+@torch.no_grad()
+def _copy_weights(source: Transformer, target: Transformer) -> None:
+    whole = source.state_dict()
+    for name, tensor in target.state_dict().items():
+        tensor.copy_(_place_like(whole[name], tensor))
+
+
+def _place_like(value: Tensor, like: Tensor | nn.Parameter | None) -> Tensor:
+    """`value` sharded as `like` is, where the shapes agree (step counts stay whole)."""
+    if isinstance(like, DTensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value if like is None or value.ndim == 0 else value.to(like.device)
