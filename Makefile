@@ -26,7 +26,7 @@ run: setup
 	$(BIN)/rorqual generate runs/$(PRESET) -i
 
 test: setup
-	$(BIN)/python tests/fetch_published.py
+	$(BIN)/python tests/tokenizer/fetch_published.py
 	$(BIN)/python -m pytest
 
 check: setup

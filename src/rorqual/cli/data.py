@@ -16,7 +16,7 @@ from rich.table import Table
 from rorqual.config.data import DataConfig
 from rorqual.data import build_shards, load_manifest
 from rorqual.data.add import add_files
-from rorqual.data.fetch import fetch as fetch_profile
+from rorqual.data.fetch import fetch_profile
 from rorqual.data.index import load_index
 from rorqual.errors import ConfigError
 from rorqual.units import format_bytes, format_count

@@ -69,9 +69,7 @@ def _stream(network: Transformer, tokenizer: Tokenizer, text: str, sampling: Sam
     sys.stdout.flush()
 
 
-def _converse(
-    network: Transformer, tokenizer: Tokenizer, sampling: Sampling, path: Path
-) -> None:
+def _converse(network: Transformer, tokenizer: Tokenizer, sampling: Sampling, path: Path) -> None:
     """Prompt after prompt until end of input."""
     console = Console(stderr=True)
     terminal = sys.stdin.isatty()

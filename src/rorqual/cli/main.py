@@ -25,7 +25,9 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "data": Command("rorqual.cli.data", "app", "Fetch, add and tokenise training text."),
     "generate": Command("rorqual.cli.generate", "generate", "Continue a text with a model."),
-    "plan": Command("rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."),
+    "plan": Command(
+        "rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."
+    ),
     "train": Command("rorqual.cli.train", "train", "Pretrain a model from a preset or TOML file."),
 }
 

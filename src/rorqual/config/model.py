@@ -12,7 +12,7 @@ import difflib
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -243,9 +243,13 @@ def model_config_to_hf(config: ModelConfig, *, dtype: str) -> dict[str, Any]:
         "rope_scaling": None,
         "rope_interleave": True,
     }
+    if config.n_shared_experts is None:
+        raw["n_shared_experts"] = 0
     if config.n_routed_experts is None:
         # transformers has no dense variant: no layer routes when all are below this index.
-        raw["first_k_dense_replace"] = config.num_hidden_layers
+        num_layers = config.num_hidden_layers + config.num_nextn_predict_layers
+        raw |= {"n_routed_experts": 1, "n_group": 1, "topk_group": 1}
+        raw |= {"num_experts_per_tok": 1, "first_k_dense_replace": num_layers}
     if config.rope_scaling is not None:
         raw["rope_scaling"] = {"type": "yarn", **config.rope_scaling.model_dump()}
     return raw
@@ -262,7 +266,7 @@ def read_model_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{file}: not valid JSON ({error}); fetch it again") from error
     if not isinstance(raw, dict):
         raise CheckpointError(f"{file}: expected a JSON object; fetch it again")
-    return model_config_from_hf(raw)
+    return model_config_from_hf(cast(dict[str, Any], raw))
 
 
 def first_error(error: ValidationError) -> str:

@@ -3,8 +3,7 @@
 import difflib
 import json
 import tomllib
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -63,7 +62,8 @@ def run_config_from(raw: dict[str, Any], source: str) -> RunConfig:
         if not isinstance(values, dict):
             raise ConfigError(f"{source}: [{section}] is not a table; write [{section}] first")
         known = _section_fields(section)
-        for key in values:
+        table = cast(dict[str, Any], values)
+        for key in table:
             if key not in known:
                 raise ConfigError(f"{source}: {_unknown(f'{section}.{key}', known, section)}")
     try:
@@ -96,7 +96,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not separator or not dot or not key:
         raise ConfigError(f"override {override!r}: expected section.key=value")
     if section not in RunConfig.model_fields:
-        raise ConfigError(f"override {override!r}: {_unknown(section, list(RunConfig.model_fields))}")
+        raise ConfigError(
+            f"override {override!r}: {_unknown(section, list(RunConfig.model_fields))}"
+        )
     try:
         value: Any = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:

@@ -30,7 +30,10 @@ class TrainConfig(BaseModel):
         None, gt=0, description="batch ramp: rows per step at the start (V3: 3072 of 15360)"
     )
     batch_ramp_fraction: float = Field(
-        0.0, ge=0, le=1, description="share of the budget over which the batch grows (V3: 469/14800)"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the budget over which the batch grows (V3: 469/14800)",
     )
     sequences_per_micro_batch: int = Field(8, gt=0, description="rows per forward and process")
     document_mask: bool = Field(

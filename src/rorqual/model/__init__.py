@@ -6,10 +6,11 @@ from rorqual.model.initialize import initialize
 from rorqual.model.loss import IGNORED, LossTerms, PackedTokens, loss_terms
 from rorqual.model.moe import MoE, RoutingStatistics
 from rorqual.model.router import Router, Routing
-from rorqual.model.transformer import MTPLayer, Output, Transformer
+from rorqual.model.transformer import DecoderLayer, MTPLayer, Output, Transformer
 
 __all__ = [
     "IGNORED",
+    "DecoderLayer",
     "LatentCache",
     "LossTerms",
     "MTPLayer",

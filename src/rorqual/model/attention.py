@@ -39,9 +39,7 @@ class Attention(nn.Module):
             self.q_a_layernorm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS, ops)
             self.q_b_proj = Linear(config.q_lora_rank, query_width, ops)
         self.has_query_latent = config.q_lora_rank is not None
-        self.kv_a_proj_with_mqa = Linear(
-            config.hidden_size, self.kv_rank + self.rope_dim, ops
-        )
+        self.kv_a_proj_with_mqa = Linear(config.hidden_size, self.kv_rank + self.rope_dim, ops)
         self.kv_a_layernorm = RMSNorm(self.kv_rank, LATENT_NORM_EPS, ops)
         self.kv_b_proj = Linear(
             self.kv_rank, self.num_heads * (self.nope_dim + self.value_dim), ops

@@ -59,8 +59,8 @@ def generate_stream(
 ) -> Iterator[list[int | None]]:
     """Yield, step by step, the next id of each prompt's row (None once the row has ended).
 
-    A row ends at eos_token_id (yielded), after max_new_tokens, or at the context's end. RequestError
-    on an empty prompt or one longer than max_position_embeddings.
+    A row ends at eos_token_id (yielded), after max_new_tokens, or at the context's end.
+    RequestError on an empty prompt or one longer than max_position_embeddings.
     """
     config = model.config
     limit = config.max_position_embeddings

@@ -33,8 +33,8 @@ class Output:
     routing: tuple[RoutingStatistics, ...]
 
 
-class DecoderLayer(nn.Module):
-    """Pre-norm attention and feed-forward, each with a residual."""
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward, each with a residual; what every layer is made of."""
 
     def __init__(self, config: ModelConfig, layer_idx: int, ops: Ops):
         super().__init__()
@@ -48,26 +48,37 @@ class DecoderLayer(nn.Module):
             else MLP(hidden, config.intermediate_size, ops)
         )
 
-    def forward(
+    def transform(
         self, x: Tensor, rope: tuple[Tensor, Tensor], document_start: Tensor | None
     ) -> tuple[Tensor, RoutingStatistics | None]:
         """x [B, T, H] -> ([B, T, H], statistics of a MoE layer)"""
         x = x + self.self_attn(self.input_layernorm(x), rope, document_start)
-        return self._feed_forward(x)
+        return self.feed_forward(x)
+
+    def feed_forward(self, x: Tensor) -> tuple[Tensor, RoutingStatistics | None]:
+        """The second half of a layer: x [B, T, H] -> ([B, T, H], statistics of a MoE layer)"""
+        normed = self.post_attention_layernorm(x)
+        if isinstance(self.mlp, MoE):
+            out, statistics = self.mlp(normed)
+            return x + out, statistics
+        return x + self.mlp(normed), None
+
+
+class DecoderLayer(Block):
+    """A layer of the main model."""
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], document_start: Tensor | None
+    ) -> tuple[Tensor, RoutingStatistics | None]:
+        """x [B, T, H] -> ([B, T, H], statistics of a MoE layer)"""
+        return self.transform(x, rope, document_start)
 
     def forward_cached(
         self, x: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, cache: LatentCache
     ) -> Tensor:
         """x [B, T, H] at positions [B, T] -> [B, T, H], absorbed attention over the cache"""
         x = x + self.self_attn.forward_cached(self.input_layernorm(x), rope, positions, cache)
-        return self._feed_forward(x)[0]
-
-    def _feed_forward(self, x: Tensor) -> tuple[Tensor, RoutingStatistics | None]:
-        normed = self.post_attention_layernorm(x)
-        if isinstance(self.mlp, MoE):
-            out, statistics = self.mlp(normed)
-            return x + out, statistics
-        return x + self.mlp(normed), None
+        return self.feed_forward(x)[0]
 
 
 class SharedHead(nn.Module):
@@ -78,7 +89,7 @@ class SharedHead(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, ops)
 
 
-class MTPLayer(DecoderLayer):
+class MTPLayer(Block):
     """One multi-token-prediction module (V3 section 2.2, eq. 21-23).
 
     NOTE: the projection takes the embedding first and the hidden state second, as checkpoints do;
@@ -93,9 +104,21 @@ class MTPLayer(DecoderLayer):
         self.eh_proj = Linear(2 * hidden, hidden, ops)
         self.shared_head = SharedHead(config, ops)
 
-    def combine(self, embedding: Tensor, hidden: Tensor) -> Tensor:
-        """Embedding of the next known token and the previous depth's state, both [B, T, H]."""
-        return self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
+    def forward(
+        self,
+        embedding: Tensor,
+        previous: Tensor,
+        rope: tuple[Tensor, Tensor],
+        document_start: Tensor | None,
+    ) -> tuple[Tensor, Tensor, RoutingStatistics | None]:
+        """One depth further.
+
+        embedding [B, T, H] of the newest known token and the previous depth's state [B, T, H] ->
+        this depth's state, the same normed for the shared head, statistics of a MoE layer.
+        """
+        joined = torch.cat((self.enorm(embedding), self.hnorm(previous)), dim=-1)  # [B, T, 2H]
+        state, statistics = self.transform(self.eh_proj(joined), rope, document_start)  # eq. 21, 22
+        return state, self.shared_head.norm(state), statistics  # eq. 23
 
 
 class Embedding(nn.Module):
@@ -121,7 +144,7 @@ class Trunk(nn.Module):
         self.config = config
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         num_main = config.num_hidden_layers
-        layers: list[DecoderLayer] = [DecoderLayer(config, i, ops) for i in range(num_main)]
+        layers: list[Block] = [DecoderLayer(config, i, ops) for i in range(num_main)]
         depths = range(config.num_nextn_predict_layers)
         layers += [MTPLayer(config, num_main + k, ops) for k in depths]
         self.layers = nn.ModuleList(layers)
@@ -145,12 +168,10 @@ class Trunk(nn.Module):
         hidden = self.norm(x)
         previous, mtp_hidden = hidden, []
         for depth, layer in enumerate(self.layers[self.config.num_hidden_layers :][:num_mtp]):
-            assert isinstance(layer, MTPLayer)
             shifted = _shift_left(embedded, depth + 1, length)  # Emb(t_{i+depth+1})
-            previous = layer.combine(shifted, previous)  # eq. 21
-            previous, statistics = layer(previous, rope, document_start)  # eq. 22
+            previous, normed, statistics = layer(shifted, previous, rope, document_start)
             routing.append(statistics)
-            mtp_hidden.append(layer.shared_head.norm(previous))  # eq. 23
+            mtp_hidden.append(normed)
         found = tuple(statistics for statistics in routing if statistics is not None)
         return Output(hidden, tuple(mtp_hidden), found)
 

@@ -1,10 +1,10 @@
 """The folder of a run: what was asked, what happened, what it produced.
 
-    config.json      the resolved configuration, version, git commit and seed
-    metrics.jsonl    one line per step, and one per validation
-    samples.jsonl    continuations at fixed seeds along the way
-    checkpoints/     step-00000100/: a model directory plus the state needed to go on
-    report.html      curves, samples and figures, written as the run goes
+config.json      the resolved configuration, version, git commit and seed
+metrics.jsonl    one line per step, and one per validation
+samples.jsonl    continuations at fixed seeds along the way
+checkpoints/     step-00000100/: a model directory plus the state needed to go on
+report.html      curves, samples and figures, written as the run goes
 """
 
 import json

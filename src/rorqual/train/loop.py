@@ -80,6 +80,7 @@ class Trainer:
         if not steps:
             return
         self.state = restore(self.folder.checkpoint_path(steps[-1]), self.model, self.step)
+        self.loader = self._open_loader(self.loader.sequences_per_batch)
         self.folder.forget_after(self.state.step)
 
     def run(self, stop: StopRequest) -> TrainResult:
@@ -199,15 +200,13 @@ class Trainer:
         train, state = self.config.train, self.state
         progress = min(state.tokens_seen / state.token_budget, 1.0)
         due = int(progress / train.validation_fraction + 1e-9)
+        reached = sum(1 for fraction in train.sample_fractions if progress >= fraction)
         if due > state.validations_done:
             state.validations_done = due
             self._validate()
-        reached = sum(1 for fraction in train.sample_fractions if progress >= fraction)
         if reached > state.samples_done:
             state.samples_done = reached
             self._sample(progress)
-        if self.processes.is_main and (due or reached) and progress < 1:
-            write_report(self.folder, self.folder.path.name)
 
     def _validate(self) -> None:
         train = self.config.train

@@ -7,7 +7,7 @@ Weight decay acts on matrices only; norms have none.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from rorqual.config import TrainConfig
@@ -15,7 +15,7 @@ from rorqual.errors import CheckpointError
 from rorqual.model import Transformer
 
 
-def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """2-D weights between hidden layers: not the embedding, the head or the router."""
     outside = ("embed_tokens", "lm_head", "mlp.gate.weight")
     return parameter.ndim == 2 and not any(part in name for part in outside)
@@ -25,7 +25,9 @@ class RunOptimizer:
     """One or two torch optimizers stepped as one, with named state."""
 
     def __init__(self, model: Transformer, config: TrainConfig):
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {
+            parameter: name for name, parameter in model.named_parameters()
+        }
         named = [(name, parameter) for parameter, name in self.names.items()]
         muon = {n: p for n, p in named if config.optimizer == "muon" and _is_hidden_matrix(n, p)}
         rest = [(n, p) for n, p in named if n not in muon]
@@ -92,7 +94,9 @@ class RunOptimizer:
             fields_of.setdefault(name, {})[field] = value
         if saved and fields_of.keys() != parameters.keys():
             missing = sorted(parameters.keys() - fields_of.keys())[0]
-            raise CheckpointError(f"optimizer state: {missing} is missing; resume from another step")
+            raise CheckpointError(
+                f"optimizer state: {missing} is missing; resume from another step"
+            )
         for name, fields in fields_of.items():
             parameter = parameters[name]
             owner[parameter].state[parameter] = fields

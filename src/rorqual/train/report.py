@@ -74,7 +74,9 @@ def _charts(steps: list[dict[str, Any]], validations: list[dict[str, Any]]) -> l
     charts.append(_curve("Learning rate", "", {"rate": _points(steps, "learning_rate")}))
     charts.append(_curve("Gradient norm", "", {"norm": _points(steps, "grad_norm")}, log=True))
     charts.append(
-        _curve("Expert overload (MaxVio)", "largest / mean - 1", {"": _points(steps, "max_violation")})
+        _curve(
+            "Expert overload (MaxVio)", "largest / mean - 1", {"": _points(steps, "max_violation")}
+        )
     )
     return charts
 

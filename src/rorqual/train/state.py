@@ -22,6 +22,7 @@ from rorqual.checkpoint import (
     save_training_state,
     write_model,
 )
+from rorqual.config import model_config_to_hf
 from rorqual.errors import CheckpointError
 from rorqual.model import Transformer
 from rorqual.parallel import settle
@@ -63,7 +64,7 @@ def save(
 def restore(path: Path, model: Transformer, step: TrainStep) -> RunState:
     """Load a checkpoint into the (possibly sharded) model and its step."""
     saved = load_model(path, dtype=torch.float32, ops=model.ops)
-    if saved.config != model.config:
+    if model_config_to_hf(saved.config, dtype="") != model_config_to_hf(model.config, dtype=""):
         raise CheckpointError(
             f"{path}: was saved from another [model] configuration; choose another --out"
         )

@@ -32,8 +32,6 @@ def bits_per_byte(
         start = batch.document_start() if document_mask else None
         hidden = model(batch.tokens[:, :-1], start, dtype=dtype).hidden
         head = model.lm_head.weight.to(dtype)
-        nats += float(
-            model.ops.linear_cross_entropy(hidden.flatten(0, 1), head, targets.flatten())
-        )
+        nats += float(model.ops.linear_cross_entropy(hidden.flatten(0, 1), head, targets.flatten()))
         num_bytes += int(sizes[targets[targets != IGNORED]].sum())
     return nats / math.log(2) / num_bytes if num_bytes else math.nan
