@@ -18,7 +18,7 @@ def format_bytes(num_bytes: float) -> str:
     """70272 -> '70.27 KB' (decimal units, as the papers and disk makers use)."""
     text = _scaled(num_bytes, _DECIMAL, 2)
     number = text.rstrip("KMGTPEZY")
-    return f"{number} {text[len(number):]}B"
+    return f"{number} {text[len(number) :]}B"
 
 
 def format_count(count: float) -> str:
@@ -30,7 +30,7 @@ def format_flops(flops: float) -> str:
     """2.5e11 -> '250.00 GFLOP'."""
     text = _scaled(flops, _DECIMAL, 2)
     number = text.rstrip("KMGTPEZY")
-    return f"{number} {text[len(number):]}FLOP"
+    return f"{number} {text[len(number) :]}FLOP"
 
 
 def format_seconds(seconds: float) -> str:

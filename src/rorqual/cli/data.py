@@ -157,4 +157,6 @@ def _print_sources(root: Path) -> None:
     total = sum(entry.bytes for entry in sources.values())
     table.add_row("all", "", format_bytes(total), "", "", "")
     console = Console()
-    console.print(table, width=None if console.is_terminal else 120)
+    if not console.is_terminal:  # a pipe has no width; do not wrap what programs read
+        console = Console(width=160)
+    console.print(table)

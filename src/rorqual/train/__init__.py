@@ -1,6 +1,6 @@
 """Pretraining: the step, the loop around it, and what a run leaves behind (torch)."""
 
-from rorqual.train.device import choose_dtype
+from rorqual.train.device import choose_dtype, multiplies_bfloat16
 from rorqual.train.folder import RunFolder
 from rorqual.train.interrupt import StopRequest, stop_on_signals
 from rorqual.train.loop import Trainer, TrainResult, UnstableRun
@@ -17,5 +17,6 @@ __all__ = [
     "UnstableRun",
     "bits_per_byte",
     "choose_dtype",
+    "multiplies_bfloat16",
     "stop_on_signals",
 ]
