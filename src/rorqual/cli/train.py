@@ -40,10 +40,12 @@ def train(
     Ctrl-C saves and says how to go on. Under torchrun the same command trains on many processes.
     """
     config = load_run_config(name, tuple(overrides or ()))
+    folder = RunFolder(out or Path("runs") / Path(name).stem)
+    if folder.exists and resume:
+        config = _recorded(folder, config if overrides else None)
     if dry_run:
         typer.echo(json.dumps(config.model_dump(mode="json"), indent=2, ensure_ascii=False))
         return
-    folder = RunFolder(out or Path("runs") / Path(name).stem)
     if folder.exists and not resume:
         raise ConfigError(
             f"{folder.path} already holds a run; add --resume to continue it or choose --out"
@@ -62,17 +64,21 @@ def train(
         raise typer.Exit(1)
 
 
+def _recorded(folder: RunFolder, asked: RunConfig | None) -> RunConfig:
+    """The configuration the run was started with; overrides may repeat it, not change it."""
+    recorded = folder.read_config()
+    if asked is not None and asked != recorded:
+        raise ConfigError(
+            f"{folder.path} was started with another configuration (see its config.json); drop the "
+            "overrides to continue it, or choose another --out"
+        )
+    return recorded
+
+
 def _prepare(
     config: RunConfig, folder: RunFolder, processes: Processes, console: Console
 ) -> Trainer:
     """Data, tokenizer, model and trainer; resumed if the folder holds a checkpoint."""
-    if folder.exists:
-        recorded = folder.read_config()
-        if recorded.model != config.model or recorded.train != config.train:
-            raise ConfigError(
-                f"{folder.path} was started with another configuration; repeat its overrides "
-                "(see its config.json) or choose another --out"
-            )
     if config.train.num_threads is not None:
         torch.set_num_threads(config.train.num_threads)
     index = None
@@ -108,7 +114,7 @@ def _conclude(result: TrainResult, folder: RunFolder, name: str, console: Consol
     else:
         console.print(
             f"stopped by {result.stopped_by} after step {result.step}, saved; go on with: "
-            f"rorqual train {name} --out {folder.path} --resume (and the same overrides)",
+            f"rorqual train {name} --out {folder.path} --resume",
             highlight=False,
         )
     typer.echo(str(result.checkpoint))
