@@ -1,4 +1,4 @@
-"""The model's operations in plain torch, as well as one can write them without kernels of one's own.
+"""The model's operations in plain torch, as well as one can write them without own kernels.
 
 Each expert's rows are padded to a multiple of 128 so that matrix shapes repeat, attention goes
 through SDPA with V padded to the query's width (the CPU flash kernel wants equal widths).

@@ -168,7 +168,9 @@ def run_size(size: str, arguments: argparse.Namespace) -> None:
     best_gemm = max(statistics.median(values) for values in gemm.values())
     print(f"{'peer':32}{'tok/s':>24}{'Rorqual is x':>22}{'of GEMM':>9}{'peak MB':>9}")
     for peer in peers:
-        ratios = [ours / theirs for ours, theirs in zip(speeds["rorqual"], speeds[peer])]
+        ratios = [
+            ours / theirs for ours, theirs in zip(speeds["rorqual"], speeds[peer], strict=True)
+        ]
         share = statistics.median(speeds[peer]) * flops / best_gemm
         print(
             f"{peer:32}{spread(speeds[peer]):>24}{spread(ratios, 2):>22}{share:>9.1%}"

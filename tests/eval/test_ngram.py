@@ -12,7 +12,7 @@ def test_bigram_by_hand() -> None:
     document = np.array([0, 1, 0, 1, 2])
     model = KneserNey([document], vocab_size=4, order=2)
     # Continuation counts: 0 after {1}: 1, 1 after {0}: 1, 2 after {1}: 1; n2 = 0, so D = 0.5.
-    unigram = {w: 0.5 / 3 + 0.5 * 3 / 3 / 4 for w in (0, 1, 2)} | {3: 0.5 / 4}
+    unigram = dict.fromkeys((0, 1, 2), 0.5 / 3 + 0.5 * 3 / 3 / 4) | {3: 0.5 / 4}
     after_1 = {w: 0.5 / 2 + 0.5 * 2 / 2 * unigram[w] for w in (0, 2)}
     after_1 |= {w: 0.5 * unigram[w] for w in (1, 3)}
     for word, expected in after_1.items():

@@ -4,6 +4,7 @@ stdout carries results, stderr logs and progress. Exit codes: 0 ok, 1 failed, 2 
 """
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 
@@ -15,20 +16,28 @@ from rorqual.errors import RorqualError
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Where a verb's implementation lives, and its line in `rorqual --help`."""
+    """Where a verb's implementation lives, and its line in `rorqual --help`.
+
+    computes: runs torch and the native kernels by turns, so torch's idle threads must sleep.
+    """
 
     module: str
     attribute: str
     summary: str
+    computes: bool = False
 
 
 COMMANDS: dict[str, Command] = {
     "data": Command("rorqual.cli.data", "app", "Fetch, add and tokenise training text."),
-    "generate": Command("rorqual.cli.generate", "generate", "Continue a text with a model."),
+    "generate": Command(
+        "rorqual.cli.generate", "generate", "Continue a text with a model.", computes=True
+    ),
     "plan": Command(
         "rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."
     ),
-    "train": Command("rorqual.cli.train", "train", "Pretrain a model from a preset or TOML file."),
+    "train": Command(
+        "rorqual.cli.train", "train", "Pretrain a model from a preset or TOML file.", computes=True
+    ),
 }
 
 
@@ -60,8 +69,12 @@ def build_app(verb: str | None) -> typer.Typer:
 def main() -> None:
     """Entry point: errors that a user can cause are one line on stderr."""
     verbs = [word for word in sys.argv[1:] if not word.startswith("-")]
+    verb = verbs[0] if verbs else None
+    if verb in COMMANDS and COMMANDS[verb].computes:
+        # Read when torch loads: its OpenMP threads would spin on the cores our kernels need.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        build_app(verbs[0] if verbs else None)()
+        build_app(verb)()
     except RorqualError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -14,7 +14,7 @@ from rorqual.data import build_shards
 from rorqual.errors import ConfigError
 from rorqual.kernels.ops import select_ops
 from rorqual.model import Transformer, initialize
-from rorqual.parallel import Processes, join_processes, shard_model
+from rorqual.parallel import Processes, join_processes, shard_model, threads_per_process
 from rorqual.tokenizer import Tokenizer
 from rorqual.train import RunFolder, Trainer, TrainResult, choose_dtype, stop_on_signals
 from rorqual.units import format_count
@@ -79,8 +79,8 @@ def _prepare(
     config: RunConfig, folder: RunFolder, processes: Processes, console: Console
 ) -> Trainer:
     """Data, tokenizer, model and trainer; resumed if the folder holds a checkpoint."""
-    if config.train.num_threads is not None:
-        torch.set_num_threads(config.train.num_threads)
+    num_threads = config.train.num_threads or threads_per_process()
+    torch.set_num_threads(num_threads)
     index = None
     if processes.is_main:
         with show_progress() as report:
@@ -89,7 +89,7 @@ def _prepare(
             folder.create(config)
     index = Path(str(processes.broadcast(index)))
     tokenizer = Tokenizer.load(index.parent / "tokenizer")
-    model = Transformer(config.model, select_ops(config.train.kernels))
+    model = Transformer(config.model, select_ops(config.train.kernels, num_threads))
     initialize(model, config.train.seed)
     model.to(processes.device)
     shard_model(model, processes)

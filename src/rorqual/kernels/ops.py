@@ -62,13 +62,18 @@ def _native_ops(library: Library) -> Ops:
     )
 
 
-def select_ops(kind: Literal["auto", "native", "twin"] = "auto") -> Ops:
-    """Ops of a kind: "auto" is native where the library is there, else the twins (one warning)."""
+def select_ops(
+    kind: Literal["auto", "native", "twin"] = "auto", num_threads: int | None = None
+) -> Ops:
+    """Ops of a kind: "auto" is native where the library is there, else the twins (one warning).
+
+    num_threads: of the native kernels (None: one per core this process may use).
+    """
     if kind == "twin":
         return _TWINS
     library = native_library()
     if library is not None:
-        return _native_ops(library)
+        return _native_ops(library.using(num_threads=num_threads))
     if kind == "native":
         raise ConfigError(
             'kernels="native" but the native library is missing; build it (`pip install .` with a '

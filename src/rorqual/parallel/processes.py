@@ -9,6 +9,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from rorqual.kernels.library import num_physical_cores
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -51,6 +53,11 @@ class Processes:
         """Leave the process group."""
         if self.mesh is not None:
             dist.destroy_process_group()
+
+
+def threads_per_process() -> int:
+    """This process's share of the machine's cores: all of them, or an equal part under torchrun."""
+    return max(1, num_physical_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def join_processes() -> Processes:

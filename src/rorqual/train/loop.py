@@ -68,7 +68,7 @@ class Trainer:
         self.model, self.tokenizer, self.index, self.dtype = model, tokenizer, index, dtype
         self.step = TrainStep(model, config.train, processes, dtype)
         self.state = RunState()
-        self.loader = self._open_loader(config.train.sequences_per_step)
+        self.loader = self._open_loader()
         self.flops_per_token = flops_per_token(config)
         self._token_bytes = tokenizer.token_num_bytes()
         splits = load_index(index).splits
@@ -80,7 +80,7 @@ class Trainer:
         if not steps:
             return
         self.state = restore(self.folder.checkpoint_path(steps[-1]), self.model, self.step)
-        self.loader = self._open_loader(self.loader.sequences_per_batch)
+        self.loader.load_state_dict(self.state.loader)
         self.folder.forget_after(self.state.step)
 
     def run(self, stop: StopRequest) -> TrainResult:
@@ -108,28 +108,23 @@ class Trainer:
     def _should_stop(self, stop: StopRequest) -> bool:
         return self.processes.any(bool(stop))
 
-    def _open_loader(self, rows: int) -> PackedLoader:
+    def _open_loader(self) -> PackedLoader:
         train = self.config.train
-        loader = PackedLoader(
+        return PackedLoader(
             self.index,
             sequence_length=train.sequence_length,
-            sequences_per_batch=rows,
+            sequences_per_batch=train.sequences_per_step,
             seed=train.seed,
             rank=self.processes.rank,
             world_size=self.processes.world_size,
         )
-        if self.state.loader:
-            loader.load_state_dict(self.state.loader)
-        return loader
 
     def _micro_batches(self) -> list[PackedTokens]:
         """This process's share of the next step's rows."""
         train, world = self.config.train, self.processes.world_size
         progress = self.state.tokens_seen / max(self.state.token_budget, 1)
         rows = sequences_per_step(train, progress, multiple=world)
-        if rows != self.loader.sequences_per_batch:
-            self.state.loader = self.loader.state_dict()
-            self.loader = self._open_loader(rows)
+        self.loader.sequences_per_batch = rows
         batch = packed(self.loader.next_batch(), self.processes.device)
         size = train.sequences_per_micro_batch
         pairs = zip(batch.tokens.split(size), batch.document_idx.split(size), strict=True)
@@ -158,8 +153,7 @@ class Trainer:
             before = time.perf_counter()
             self.step.measure(self._micro_batches())
             seconds.append(time.perf_counter() - before)
-        self.state.loader = {}
-        self.loader = self._open_loader(rows)
+        self.loader = self._open_loader()
         tokens_per_step = rows * train.sequence_length
         steps = int(train.time_budget_seconds * _CALIBRATION_SHARE / min(seconds[1:]))
         budget = self.processes.broadcast(max(steps, 1) * tokens_per_step)
