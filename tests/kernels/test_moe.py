@@ -133,6 +133,20 @@ def test_native_moe_repeats_bit_for_bit(library: Library) -> None:
             assert torch.equal(first, second) and torch.equal(first, third)
 
 
+def test_tokens_see_no_difference_between_thread_counts(library: Library) -> None:
+    operands = make((300, 96, 40, 8, 3))
+    one, three = (
+        differentiate(
+            fused_moe.moe_experts(library.using(num_threads=threads), *operands),
+            operands,
+            upstream(operands),
+        )
+        for threads in (1, 3)
+    )
+    for name, first, second in zip(("out", "x", "expert_weight"), one, three, strict=False):
+        assert torch.equal(first, second), name
+
+
 def test_backward_may_run_twice_and_with_frozen_weights(library: Library) -> None:
     x, expert_idx, expert_weight, gate_up, down = make((40, 32, 16, 4, 2))
     out = fused_moe.moe_experts(

@@ -229,19 +229,21 @@ RQ_INLINE float maximum(Vec a) {
 
 RQ_INLINE Vec zero() { return broadcast(0.0f); }
 
-// 2^n * p(r) with n = round(x / ln 2), r = x - n ln 2 in two pieces, p minimax of degree 6.
+// 2^n (1 + r + r^2 q(r)) with n = round(x / ln 2) and r = x - n ln 2. ln 2 is split into 15 bits,
+// whose product with n is exact, and the rest; q is the Chebyshev fit of degree 5 on |r| <= ln 2
+// / 2.
 RQ_INLINE Vec exp(Vec x) {
   const Vec bounded = min(broadcast(89.0f), max(broadcast(-88.0f), x));
-  const Vec n = round(bounded * broadcast(1.44269504088896341f));
-  Vec r = fma(n, broadcast(-0.693359375f), bounded);
-  r = fma(n, broadcast(2.12194440e-4f), r);
-  Vec p = broadcast(1.9875691500e-4f);
-  p = fma(p, r, broadcast(1.3981999507e-3f));
-  p = fma(p, r, broadcast(8.3334519073e-3f));
-  p = fma(p, r, broadcast(4.1665795894e-2f));
-  p = fma(p, r, broadcast(1.6666665459e-1f));
-  p = fma(p, r, broadcast(5.0000001201e-1f));
-  const Vec value = fma(p, r * r, r + broadcast(1.0f));
+  const Vec n = round(bounded * broadcast(1.44269504f));
+  Vec r = fma(n, broadcast(-22713.0f / 32768.0f), bounded);
+  r = fma(n, broadcast(-1.428606765e-6f), r);
+  Vec q = broadcast(1.989939192e-4f);
+  q = fma(q, r, broadcast(1.393373357e-3f));
+  q = fma(q, r, broadcast(8.333298378e-3f));
+  q = fma(q, r, broadcast(4.166646302e-2f));
+  q = fma(q, r, broadcast(1.666666716e-1f));
+  q = fma(q, r, broadcast(0.5f));
+  const Vec value = fma(q, r * r, r + broadcast(1.0f));
   return zero_below(scale_by_power(value, n), x, -87.3f);
 }
 
