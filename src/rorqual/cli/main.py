@@ -78,6 +78,9 @@ def main() -> None:
     except RorqualError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

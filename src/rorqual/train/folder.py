@@ -8,6 +8,7 @@ report.html      curves, samples and figures, written as the run goes
 """
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,6 +30,10 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 class RunFolder:
@@ -65,9 +70,10 @@ class RunFolder:
         return run_config_from(raw, str(file))
 
     def log(self, record: dict[str, Any], file: str = "metrics.jsonl") -> None:
-        """Append one line."""
+        """Append one line; numbers that are not finite become null, which JSON can hold."""
+        finite = {key: None if _not_finite(value) else value for key, value in record.items()}
         with (self.path / file).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            stream.write(json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_log(self, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """All complete lines; a torn last line (a killed process) is left out."""

@@ -4,6 +4,7 @@ Everything a later process needs to continue bit for bit is in the newest checkp
 optimizer's moments, the data cursor and the counters below. Nothing else carries over a step.
 """
 
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from rorqual.train.step import StepResult, TrainStep
 from rorqual.train.validate import bits_per_byte
 
 _VALIDATION = "validation-"  # split names: validation-en, validation-zh, validation-code
-_CALIBRATION_STEPS = 3
+_CALIBRATION_STEPS = 6  # the first one warms up
 _CALIBRATION_SHARE = 0.9  # the rest of a time budget goes to validation, samples, checkpoints
 
 
@@ -155,7 +156,8 @@ class Trainer:
             seconds.append(time.perf_counter() - before)
         self.loader = self._open_loader()
         tokens_per_step = rows * train.sequence_length
-        steps = int(train.time_budget_seconds * _CALIBRATION_SHARE / min(seconds[1:]))
+        usual = statistics.median(seconds[1:])
+        steps = int(train.time_budget_seconds * _CALIBRATION_SHARE / usual)
         budget = self.processes.broadcast(max(steps, 1) * tokens_per_step)
         assert isinstance(budget, int)
         return budget
@@ -186,7 +188,8 @@ class Trainer:
             path = self._checkpoint()
             raise UnstableRun(
                 f"{self.state.skipped_in_a_row} steps in a row were skipped ({result.skipped}); "
-                f"the last good weights are in {path}: lower train.learning_rate and resume"
+                f"the weights of the last accepted step are in {path}; look at metrics.jsonl and "
+                "start again with a lower train.learning_rate"
             )
 
     def _milestones(self) -> None:

@@ -11,6 +11,7 @@ from rorqual.train.step import StepResult
 from rorqual.units import format_count, format_flops, format_seconds
 
 _LINE_SECONDS = 10.0
+_SMOOTHING = 0.9  # of the speed that the time left is computed from
 
 
 class TrainingProgress:
@@ -20,6 +21,7 @@ class TrainingProgress:
         self.console = Console(stderr=True, quiet=not enabled)
         self.token_budget, self.flops_per_token = token_budget, flops_per_token
         self._last_line = float("-inf")
+        self._usual_speed = 0.0  # tokens per second
         self._live = enabled and self.console.is_terminal
         self._bar = Progress(
             TextColumn("[bold]training"),
@@ -53,11 +55,13 @@ class TrainingProgress:
         self, step: int, tokens_seen: int, result: StepResult, tokens_per_second: float
     ) -> None:
         """Show one step."""
-        left = (self.token_budget - tokens_seen) / max(tokens_per_second, 1e-9)
-        flops = format_flops(tokens_per_second * self.flops_per_token)
+        usual = self._usual_speed or tokens_per_second
+        usual = _SMOOTHING * usual + (1 - _SMOOTHING) * tokens_per_second
+        self._usual_speed = usual
+        left = max(self.token_budget - tokens_seen, 0) / max(usual, 1e-9)
         status = (
-            f"step {step}  loss {result.loss:.3f}  {format_count(tokens_per_second)} tok/s  "
-            f"{flops}/s  ETA {format_seconds(left)}"
+            f"step {step}  loss {result.loss:.3f}  {format_count(usual)} tok/s  "
+            f"{format_flops(usual * self.flops_per_token)}/s  ETA {format_seconds(left)}"
         )
         self._bar.update(self._task, completed=tokens_seen, status=status)
         now = time.monotonic()

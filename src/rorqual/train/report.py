@@ -98,7 +98,7 @@ def _summary(steps: list[dict[str, Any]], validations: list[dict[str, Any]]) -> 
         "steps": f"{last['step']:,}",
         "tokens": f"{last['tokens_seen']:,}",
         "training time": f"{last['elapsed_seconds'] / 60:.1f} min",
-        "last loss": f"{last['loss']:.3f} nats per token",
+        "last loss": "not finite" if last["loss"] is None else f"{last['loss']:.3f} nats per token",
         "skipped steps": str(sum(1 for r in steps if r["skipped"])),
     }
     if validations:
