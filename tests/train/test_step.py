@@ -108,3 +108,13 @@ def test_adamw_step_by_hand() -> None:
     assert (moved.abs() - 1).abs().max() < 5e-2
     rest = (old_matrix * (1 - 1e-2 * 0.5) - matrix.detach()) / 1e-2
     assert ((rest.abs() - 1).abs() < 1e-2).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_rehearsed_steps_leave_no_trace(optimizer: str) -> None:
+    rehearsed, fresh = new_step(optimizer=optimizer), new_step(optimizer=optimizer)
+    rehearsed.rehearse([batch()])
+    rehearsed.forget()
+    assert rehearsed.run([batch()], 0.5) == fresh.run([batch()], 0.5)
+    for a, b in zip(rehearsed.model.parameters(), fresh.model.parameters(), strict=True):
+        assert torch.equal(a, b)

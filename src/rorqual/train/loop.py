@@ -152,8 +152,9 @@ class Trainer:
         seconds: list[float] = []
         for _ in range(_CALIBRATION_STEPS):
             before = time.perf_counter()
-            self.step.measure(self._micro_batches())
+            self.step.rehearse(self._micro_batches())
             seconds.append(time.perf_counter() - before)
+        self.step.forget()
         self.loader = self._open_loader()
         tokens_per_step = rows * train.sequence_length
         usual = statistics.median(seconds[1:])

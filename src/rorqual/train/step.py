@@ -75,8 +75,8 @@ class TrainStep:
             sums += parts.detach().double()
         return self._finish(self.processes.sum(sums), progress, int(targets[0]))
 
-    def measure(self, micro_batches: Sequence[PackedTokens]) -> None:
-        """The work of a step without its effect, for timing: gradients are dropped."""
+    def rehearse(self, micro_batches: Sequence[PackedTokens]) -> None:
+        """The work of a step at learning rate 0, for timing; `forget` leaves no trace of it."""
         num_mtp = self.model.config.num_nextn_predict_layers
         for batch in micro_batches:
             terms = loss_terms(
@@ -87,7 +87,11 @@ class TrainStep:
                 dtype=self.dtype,
             )
             torch.stack((terms.main, *terms.mtp)).sum().backward()
-        self.optimizer.zero_grad()
+        self.optimizer.step(0.0)
+
+    def forget(self) -> None:
+        """Drop the moments that rehearsed steps left; weights and biases never moved."""
+        self.optimizer = RunOptimizer(self.model, self.config)
 
     def _count_targets(self, micro_batches: Sequence[PackedTokens], num_mtp: int) -> Tensor:
         counts = torch.zeros(1 + num_mtp, dtype=torch.long, device=self.processes.device)
