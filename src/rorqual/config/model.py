@@ -223,6 +223,11 @@ def model_config_from_hf(raw: dict[str, Any]) -> ModelConfig:
     for key in ("n_group", "topk_group"):
         if values.get(key) is None:
             values.pop(key, None)
+    values["n_shared_experts"] = values.get("n_shared_experts") or None
+    num_layers = values.get("num_hidden_layers", 0) + values.get("num_nextn_predict_layers", 0)
+    if values.get("first_k_dense_replace", 0) >= num_layers > 0:
+        # No layer routes: a dense model, as `model_config_to_hf` writes one.
+        values |= {"n_routed_experts": None, "first_k_dense_replace": 0}
     try:
         return ModelConfig(**values)
     except ValidationError as error:
@@ -248,8 +253,7 @@ def model_config_to_hf(config: ModelConfig, *, dtype: str) -> dict[str, Any]:
     if config.n_routed_experts is None:
         # transformers has no dense variant: no layer routes when all are below this index.
         num_layers = config.num_hidden_layers + config.num_nextn_predict_layers
-        raw |= {"n_routed_experts": 1, "n_group": 1, "topk_group": 1}
-        raw |= {"num_experts_per_tok": 1, "first_k_dense_replace": num_layers}
+        raw |= {"n_routed_experts": 1, "first_k_dense_replace": num_layers}
     if config.rope_scaling is not None:
         raw["rope_scaling"] = {"type": "yarn", **config.rope_scaling.model_dump()}
     return raw

@@ -40,7 +40,7 @@ class TrainConfig(BaseModel):
         True, description="attention stays inside a document (V3: false, V4: true)"
     )
     optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: torch's Muon for 2-D hidden matrices, AdamW for the rest"
+        "adamw", description="muon: Muon for hidden matrices and experts, AdamW for the rest"
     )
     learning_rate: float = Field(2.2e-4, gt=0, description="peak (V3: 2.2e-4)")
     learning_rate_min: float = Field(2.2e-5, ge=0, description="after the cosine (V3: 2.2e-5)")

@@ -1,4 +1,4 @@
-"""AdamW as V3 uses it, or Muon for the 2-D hidden matrices with AdamW for everything else.
+"""AdamW as V3 uses it, or Muon for the hidden matrices with AdamW for everything else.
 
 Moments are kept by parameter name, so they survive a change of order or of process count.
 Weight decay acts on matrices only; norms have none.
@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from rorqual.config import TrainConfig
 from rorqual.errors import CheckpointError
 from rorqual.model import Transformer
+from rorqual.train.muon import Muon
 
 
 def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """2-D weights between hidden layers: not the embedding, the head or the router."""
+    """Weights between hidden layers, experts too: not the embedding, the head or the router."""
     outside = ("embed_tokens", "lm_head", "mlp.gate.weight")
-    return parameter.ndim == 2 and not any(part in name for part in outside)
+    return parameter.ndim >= 2 and not any(part in name for part in outside)
 
 
 class RunOptimizer:
@@ -45,15 +46,8 @@ class RunOptimizer:
             )
         ]
         if muon:
-            # 0.2 * sqrt(max(A, B)) lets AdamW's learning rates carry over (Moonlight).
-            self.optimizers.append(
-                Muon(
-                    list(muon.values()),
-                    lr=config.learning_rate,
-                    weight_decay=config.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+            hidden = Muon(muon.items(), lr=config.learning_rate, weight_decay=config.weight_decay)
+            self.optimizers.append(hidden)
 
     def step(self, learning_rate: float) -> None:
         """Apply the gradients at this learning rate, then drop them."""
