@@ -97,6 +97,14 @@ class ModelConfig(BaseModel):
     eos_token_id: int = Field(1, ge=0, description="last token of every document")
     pad_token_id: int | None = Field(None, description="padding token; None: eos")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _dense_has_no_routing(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Without routed experts these two mean nothing; one spelling keeps configs comparable."""
+        if values.get("n_routed_experts") is None:
+            return values | {"first_k_dense_replace": 0, "n_shared_experts": None}
+        return values | {"n_shared_experts": values.get("n_shared_experts") or None}
+
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
         experts = self.n_routed_experts
@@ -223,11 +231,10 @@ def model_config_from_hf(raw: dict[str, Any]) -> ModelConfig:
     for key in ("n_group", "topk_group"):
         if values.get(key) is None:
             values.pop(key, None)
-    values["n_shared_experts"] = values.get("n_shared_experts") or None
     num_layers = values.get("num_hidden_layers", 0) + values.get("num_nextn_predict_layers", 0)
     if values.get("first_k_dense_replace", 0) >= num_layers > 0:
         # No layer routes: a dense model, as `model_config_to_hf` writes one.
-        values |= {"n_routed_experts": None, "first_k_dense_replace": 0}
+        values["n_routed_experts"] = None
     try:
         return ModelConfig(**values)
     except ValidationError as error:
