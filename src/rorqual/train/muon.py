@@ -2,7 +2,7 @@
 
 The update is the momentum, orthogonalised by Newton-Schulz. Matrices of one shape go through it as
 one batch, in fp32 on a CPU: torch's own Muon takes 2-D parameters one by one and in bfloat16, which
-costs more than the rest of the step on a small model. The tests hold it against torch's.
+a CPU without bf16 instructions emulates. The tests hold it against torch's.
 
 Its step is 0.2 * sqrt(larger side) (Moonlight section 2.2), so AdamW's learning rates carry over.
 NOTE: gate and up projections of an expert lie in one tensor but are two matrices.
