@@ -175,7 +175,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(threads_per_process())
     folder = RunFolder(arguments.run)
-    config = folder.read_config()
+    config = folder.read_config(RunConfig)
     last = [record for record in folder.read_log() if record["kind"] == "step"][-1]
     index = build_shards(config.data)
     checkpoint = folder.checkpoint_path(folder.checkpoint_steps()[-1])

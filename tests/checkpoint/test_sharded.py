@@ -33,7 +33,9 @@ for layer in model.model.layers:
 fully_shard(model, mesh=mesh)
 parameters = dict(model.named_parameters())
 assert all(isinstance(parameter, DTensor) for parameter in parameters.values())
-assert not any(isinstance(tensor, DTensor) for tensor in full_state_dict(model).values())
+state = full_state_dict(model)
+assert not any(isinstance(tensor, DTensor) for tensor in state.values())
+assert len(state) == (len(model.state_dict()) if rank == 0 else 0)  # only the writer holds it all
 save_model(model, None, folder / "sharded")
 assert (folder / "sharded/config.json").exists()  # on each process, once save_model returns
 moments = full_tensors({name: 2 * p.detach() for name, p in parameters.items()})

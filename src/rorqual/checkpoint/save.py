@@ -60,7 +60,7 @@ def save_model(
 
 
 def full_state_dict(model: Transformer) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, whole, on the CPU; collective for a sharded model."""
+    """Parameters and persistent buffers as `full_tensors` gives them; all processes call it."""
     return full_tensors(model.state_dict())
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 
 from rorqual.checkpoint.reading import CheckpointReader
@@ -54,11 +55,18 @@ def read_tensor(reader: CheckpointReader, name: str) -> Tensor:
 
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole CPU tensors; shards of a DTensor are gathered, so all processes must call this.
+    """Whole CPU tensors on the first process, which writes them; nothing on the others.
 
-    A tensor that is whole and on the CPU already is passed on, not copied.
+    Shards of a DTensor are gathered one tensor at a time, so all processes must call this. A tensor
+    that is whole and on the CPU already is passed on, not copied.
     """
-    return {name: _full(tensor.detach()).cpu() for name, tensor in tensors.items()}
+    keeps = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        whole = _full(tensor.detach())
+        if keeps:
+            found[name] = whole.cpu()
+    return found
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Batch:
     document_idx: np.ndarray  # [B, T + 1] int32, number of the document in its row, -1 is padding
 
 
-def _shuffled(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+def shuffled(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
     """A permutation from raw Philox words, which numpy keeps stable where its own may change."""
     words = np.random.Philox(key=np.array([seed, epoch << 32 | stream], np.uint64))
     return np.argsort(words.random_raw(count), kind="stable")  # [count] int64
@@ -39,13 +39,13 @@ class _RowPlan:
     """The rows of one window of one epoch."""
 
     def __init__(self, store: TokenStore, row_tokens: int, seed: int, epoch: int, window: int):
-        order = _shuffled(len(store.lengths), seed, epoch, 0)
+        order = shuffled(len(store.lengths), seed, epoch, 0)
         first = window * _WINDOW_DOCUMENTS
         self._store = store
         self._row_tokens = row_tokens
         self._documents = order[first : first + _WINDOW_DOCUMENTS]  # [documents]
         self._rows: PackedRows = pack_rows(store.lengths[self._documents], row_tokens)
-        self._order = _shuffled(self._rows.num_rows, seed, epoch, window + 1)  # [rows]
+        self._order = shuffled(self._rows.num_rows, seed, epoch, window + 1)  # [rows]
         self.num_rows = self._rows.num_rows
 
     def num_tokens(self, row: int) -> int:
@@ -113,7 +113,7 @@ class PackedLoader:
         if value < 1 or value % self._world_size:
             raise ConfigError(
                 f"sequences_per_batch={value} is not a multiple of world_size={self._world_size}; "
-                "raise it to one"
+                "choose a train.sequences_per_step that is"
             )
         self._sequences_per_batch = value
 

@@ -18,8 +18,8 @@ from rorqual.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerParameters:
-    """Weights of one transformer layer; `active` counts only the experts one token visits."""
+class Parts:
+    """Weights of one layer or of several, by what they are for."""
 
     attention: int
     norms: int
@@ -28,11 +28,10 @@ class LayerParameters:
     selection_bias: int
     routed_experts: int
     shared_experts: int
-    active_routed_experts: int
 
     @property
-    def total(self) -> int:
-        """Everything stored for this layer."""
+    def in_layers(self) -> int:
+        """All of them."""
         return (
             self.attention
             + self.norms
@@ -43,10 +42,17 @@ class LayerParameters:
             + self.shared_experts
         )
 
+
+@dataclass(frozen=True, kw_only=True)
+class LayerParameters(Parts):
+    """Weights of one transformer layer; `active` counts only the experts one token visits."""
+
+    active_routed_experts: int
+
     @property
     def active(self) -> int:
         """What one token passes through."""
-        return self.total - self.routed_experts + self.active_routed_experts
+        return self.in_layers - self.routed_experts + self.active_routed_experts
 
     @property
     def active_matmul(self) -> int:
@@ -55,19 +61,12 @@ class LayerParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParameterCounts:
+class ParameterCounts(Parts):
     """Counts of the whole network; the MTP modules stand apart from `total`."""
 
     embedding: int
     head: int
     final_norm: int
-    attention: int
-    norms: int
-    dense: int
-    router: int
-    selection_bias: int
-    routed_experts: int
-    shared_experts: int
     active_without_embeddings: int
     active_with_head: int
     active_with_embeddings: int
@@ -79,18 +78,7 @@ class ParameterCounts:
     @property
     def total(self) -> int:
         """The main model: embedding, layers, final norm and head."""
-        return (
-            self.embedding
-            + self.head
-            + self.final_norm
-            + self.attention
-            + self.norms
-            + self.dense
-            + self.router
-            + self.selection_bias
-            + self.routed_experts
-            + self.shared_experts
-        )
+        return self.embedding + self.head + self.final_norm + self.in_layers
 
     @property
     def checkpoint(self) -> int:
@@ -152,7 +140,7 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
         active_with_head=active + embedding,
         active_with_embeddings=active + embedding + head,
         active_matmul=sum(layer.active_matmul for layer in layers) + embedding,
-        mtp=depth * (block.total + mtp_projection + mtp_norms),
+        mtp=depth * (block.in_layers + mtp_projection + mtp_norms),
         mtp_active_matmul=depth * (block.active_matmul + mtp_projection + embedding),
         mtp_shared=depth * (embedding + head),
     )
