@@ -108,6 +108,17 @@ def test_an_unchanged_corpus_is_not_built_again_and_a_changed_one_is(tmp_path: P
     assert load_index(path).fingerprint != before
 
 
+def test_the_cut_of_digits_is_part_of_the_build(tmp_path: Path) -> None:
+    root = make_root(tmp_path, count=40)
+    path = build_shards(DataConfig(root=root, vocab_size=VOCAB_SIZE))
+    groups = load_index(path).fingerprint
+    tokenizer = Tokenizer.load(path.parent / "tokenizer")
+    build_shards(DataConfig(root=root, vocab_size=VOCAB_SIZE, digits="single"))
+    assert load_index(path).fingerprint != groups
+    single = Tokenizer.load(path.parent / "tokenizer")
+    assert len(single.encode("1038")) == 4 > len(tokenizer.encode("1038"))
+
+
 def test_small_shards_hold_the_same_documents_as_one(tmp_path: Path, index_path: Path) -> None:
     config = DataConfig(root=make_root(tmp_path), vocab_size=VOCAB_SIZE, tokens_per_shard=5000)
     path = build_shards(config)

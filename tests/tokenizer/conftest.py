@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rorqual.tokenizer import DEEPSEEK_TOKENS, Tokenizer, train_tokenizer
+from tests.conftest import IN_CI
 
 HERE = Path(__file__).parent
 TEST_DATA = HERE.parents[1] / "build" / "test-data"
@@ -43,9 +44,7 @@ def published() -> Callable[[str], Tokenizer]:
         directory = TEST_DATA / name
         if not directory.is_dir():
             message = f"{directory} is missing; run python tests/tokenizer/fetch_published.py"
-            if os.environ.get("CI") == "true":
-                pytest.fail(message)
-            pytest.skip(message)
+            pytest.fail(message) if IN_CI else pytest.skip(message)
         return Tokenizer.load(directory)
 
     return load

@@ -40,6 +40,19 @@ def test_pre_tokenizer_cuts_as_v3_describes():
     assert cut("x.call") == ["x", ".call"]
 
 
+def test_single_digits_are_cut_one_by_one_and_never_merged():
+    def cut(text: str) -> list[str]:
+        pre_tokenizer = deepseek_pre_tokenizer("single")
+        return [text[a:b] for _, (a, b) in pre_tokenizer.pre_tokenize_str(text)]
+
+    assert cut("12 345+٣٤") == ["1", "2", " ", "3", "4", "5", "+", "٣", "٤"]
+    assert cut("abc中文ひらdef end.\n\nNext x.call")[:3] == ["abc", "中文ひら", "def"]
+    texts = ["2048 + 2048 = 4096; 第2048个 "] * 50
+    single = train_tokenizer(texts, vocab_size=400, digits="single")
+    assert [single.decode([i]) for i in single.encode("2048=4096")] == list("2048=4096")
+    assert len(train_tokenizer(texts, vocab_size=400).encode("2048")) < 4
+
+
 def test_training_twice_gives_the_same_files(ours: Tokenizer, corpus: list[str], tmp_path: Path):
     ours.save(tmp_path / "first")
     train_tokenizer(iter(corpus), vocab_size=2000).save(tmp_path / "second")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from rorqual.tokenizer import Tokenizer
+from rorqual.tokenizer import Tokenizer, train_tokenizer
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -60,6 +60,23 @@ def test_the_chat_template_renders_the_same_ids(exported, ours: Tokenizer, think
     theirs = exported.apply_chat_template(MESSAGES, add_generation_prompt=True, **options)
     ids = ours.encode_messages(MESSAGES, add_generation_prompt=True, thinking=thinking)
     assert theirs["input_ids"] == ids
+
+
+@pytest.mark.parametrize("model_type", [None, "deepseek_v3"])
+def test_a_tokenizer_of_single_digits_exports_the_same(
+    corpus: list[str], tmp_path: Path, mixed_strings: list[str], model_type: str | None
+):
+    single = train_tokenizer(corpus, vocab_size=1000, digits="single")
+    single.save(tmp_path)
+    if model_type is not None:
+        config = {"model_type": model_type, "architectures": ["DeepseekV3ForCausalLM"]}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [*mixed_strings, "x = 123456 + 7.25, 2026年10月31日"]
+    assert theirs(texts)["input_ids"] == single.encode_batch(texts)
+    chat = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True)
+    assert chat["input_ids"] == single.encode_messages(MESSAGES, add_generation_prompt=True)
+    assert Tokenizer.load(tmp_path).encode_batch(texts) == single.encode_batch(texts)
 
 
 def test_a_saved_tokenizer_loads_again_unchanged(

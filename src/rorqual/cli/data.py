@@ -89,6 +89,9 @@ def build(
     tokenizer: Annotated[
         Path | None, typer.Option(help="Use this tokenizer instead of training one.")
     ] = None,
+    digits: Annotated[
+        Literal["groups_of_three", "single"], typer.Option(help="How a new tokenizer cuts digits.")
+    ] = "groups_of_three",
     fim_rate: Annotated[float, typer.Option(help="Share of fill-in-the-middle documents.")] = 0.1,
     mix: Annotated[
         str | None, typer.Option(help="Weights by language, as en=0.5,zh=0.3,code=0.2.")
@@ -101,6 +104,7 @@ def build(
                 "root": root,
                 "vocab_size": vocab_size,
                 "tokenizer": tokenizer,
+                "digits": digits,
                 "fim_rate": fim_rate,
                 "mix": None if mix is None else _parse_mix(mix),
             }

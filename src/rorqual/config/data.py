@@ -30,6 +30,11 @@ class DataConfig(BaseModel):
         gt=0,
         description="How much text, over all languages, the tokenizer is trained on.",
     )
+    digits: Literal["groups_of_three", "single"] = Field(
+        default="groups_of_three",
+        description="How a trained tokenizer cuts digits: groups of up to three (V3), or one by "
+        "one, which small models need for arithmetic.",
+    )
     fim_rate: float = Field(
         default=0.1,
         ge=0,
@@ -37,9 +42,10 @@ class DataConfig(BaseModel):
         description="Share of training documents rewritten as prefix, suffix, middle "
         "(DeepSeek-V3, section 2.1).",
     )
-    mix: dict[Literal["en", "zh", "code"], float] | None = Field(
+    mix: dict[Literal["en", "zh", "code", "chat"], float] | None = Field(
         default=None,
-        description="Weights of the languages, by bytes of text; what exceeds them is left out. "
+        description="Weights of the languages and of conversations (chat), by bytes of text; what "
+        "exceeds them is left out. "
         "None uses every document.",
     )
     tokens_per_shard: int = Field(

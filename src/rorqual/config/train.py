@@ -39,6 +39,9 @@ class TrainConfig(BaseModel):
     document_mask: bool = Field(
         True, description="attention stays inside a document (V3: false, V4: true)"
     )
+    loss_on_prompts: bool = Field(
+        True, description="whether the user's turns in conversations are predicted too"
+    )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: Muon for hidden matrices and experts, AdamW for the rest"
     )

@@ -2,6 +2,7 @@
 
 from rorqual.data.add import add_files
 from rorqual.data.build import build_shards
+from rorqual.data.chats import add_chats
 from rorqual.data.fetch import FetchReport, fetch_profile
 from rorqual.data.index import load_index
 from rorqual.data.loader import Batch, PackedLoader, validation_batches
@@ -14,6 +15,7 @@ __all__ = [
     "Manifest",
     "PackedLoader",
     "Profile",
+    "add_chats",
     "add_files",
     "build_shards",
     "fetch_profile",

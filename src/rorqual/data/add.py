@@ -29,13 +29,7 @@ def add_files(
     root: Path, paths: Iterable[Path], *, name: str, language: Language, licence: str
 ) -> Entry:
     """Makes one source of the given files and folders; a source of that name is replaced."""
-    if not name or not all(character.isalnum() or character in "-_." for character in name):
-        raise ConfigError(f"name={name!r}: use letters, digits, hyphens and underscores")
-    known = load_manifest(root).sources.get(name)
-    if known is not None and known.registry != "local":
-        raise ConfigError(
-            f"name={name!r} is that of a source fetched from {known.registry}; choose another"
-        )
+    check_name(root, name)
     given = list(paths)
     documents = prepare_documents(
         (pair for path in given for pair in read_path(path)), source=name, language=language
@@ -43,17 +37,36 @@ def add_files(
     if not documents:
         listed = ", ".join(str(path) for path in given)
         raise DataError(f"{listed}: no text found in it; expected documents, nothing was added")
+    package = ", ".join(path.name for path in given)
+    return record_source(root, name, package, language, licence, documents)
+
+
+def check_name(root: Path, name: str) -> None:
+    """ConfigError unless a source of the user's own may be called so."""
+    if not name or not all(character.isalnum() or character in "-_." for character in name):
+        raise ConfigError(f"name={name!r}: use letters, digits, hyphens and underscores")
+    known = load_manifest(root).sources.get(name)
+    if known is not None and known.registry != "local":
+        raise ConfigError(
+            f"name={name!r} is that of a source fetched from {known.registry}; choose another"
+        )
+
+
+def record_source(
+    root: Path,
+    name: str,
+    package: str,
+    language: str,
+    licence: str,
+    documents: list[Document],
+) -> Entry:
+    """Writes documents as a source of the user's own; one of that name is replaced."""
     with exclusive(root):
-        return _record(root, name, given, language, licence, documents)
+        return _record(root, name, package, language, licence, documents)
 
 
 def _record(
-    root: Path,
-    name: str,
-    given: list[Path],
-    language: Language,
-    licence: str,
-    documents: list[Document],
+    root: Path, name: str, package: str, language: str, licence: str, documents: list[Document]
 ) -> Entry:
     manifest = load_manifest(root)
     stats = write_corpus(manifest.corpus_path(name), documents)
@@ -61,7 +74,7 @@ def _record(
         name=name,
         language=language,
         registry="local",
-        package=", ".join(path.name for path in given),
+        package=package,
         version="",
         sha256=None,
         licence=licence,

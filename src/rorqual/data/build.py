@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rorqual.config.data import DataConfig
-from rorqual.data.corpus import read_corpus
+from rorqual.data.corpus import is_first, read_corpus
 from rorqual.data.dedupe import Deduplicator
 from rorqual.data.documents import LANGUAGES, Document, name_hash
 from rorqual.data.fim import FIM_BEGIN, FIM_END, FIM_HOLE, FimPieces, cut_for_fim
@@ -91,7 +91,8 @@ def _fingerprint(config: DataConfig, manifest: Manifest, tokenizer: Tokenizer | 
     """Names everything that the shards depend on."""
     corpora = {name: entry.corpus_sha256 for name, entry in sorted(manifest.sources.items())}
     if tokenizer is None:
-        vocabulary = f"train {config.vocab_size} on {config.tokenizer_sample_bytes}"
+        learnt_on = f"{config.tokenizer_sample_bytes}, digits {config.digits}"
+        vocabulary = f"train {config.vocab_size} on {learnt_on}"
     else:
         probe = np.array(tokenizer.encode("The quick 鲸鱼 eats 12345 krill.\n\tif x:"), "<i8")
         sizes = tokenizer.token_num_bytes().astype("<i4")
@@ -107,6 +108,11 @@ def _is_built(folder: Path, fingerprint: str) -> bool:
     index = load_index(folder / INDEX_NAME)
     files = [shard.file for split in index.splits.values() for shard in split.shards]
     return index.fingerprint == fingerprint and all((folder / file).is_file() for file in files)
+
+
+def _part(document: Document) -> str:
+    """The part of the mix that a document belongs to: its language, or "chat"."""
+    return "chat" if document.kind == "chat" else document.language
 
 
 class _Selection:
@@ -129,11 +135,11 @@ class _Selection:
                     yield document
 
     def _is_in_mix(self, document: Document) -> bool:
-        share = self._share.get(document.language, 0.0)
+        share = self._share.get(_part(document), 0.0)
         return document.held_out or name_hash(document.id, "mix") < share * 2**64
 
     def _deduplicate(self, total: int, report: OnProgress) -> dict[str, int]:
-        """Fills `_dropped`; returns the bytes of training text that stay, by language."""
+        """Fills `_dropped`; returns the bytes of training text that stay, by part of the mix."""
         deduplicator = Deduplicator()
         sizes: dict[str, int] = {}
         done = 0
@@ -142,12 +148,13 @@ class _Selection:
                 for document in read_corpus(path):
                     if document.held_out != held_out:
                         continue
-                    size = len(document.text.encode())
+                    size = len(document.words.encode())
                     done += size
-                    if not deduplicator.is_new(document.text):
+                    if not is_first(document, deduplicator):
                         self._dropped.add(document.id)
                     elif not held_out:
-                        sizes[document.language] = sizes.get(document.language, 0) + size
+                        part = _part(document)
+                        sizes[part] = sizes.get(part, 0) + size
                 report(done, total, "finding duplicates")
         if not sizes:
             raise DataError(
@@ -157,19 +164,19 @@ class _Selection:
         return sizes
 
     def _set_shares(self, sizes: dict[str, int], config: DataConfig) -> None:
-        """The share of each language's documents that is kept."""
+        """The share of each part's documents that is kept."""
         if config.mix is None:
             self._share = dict.fromkeys(sizes, 1.0)
             return
         weights: dict[str, float] = {**config.mix}
-        absent = [language for language in weights if language not in sizes]
+        absent = [part for part in weights if part not in sizes]
         if absent:
             raise ConfigError(
                 f"data.mix asks for {', '.join(absent)}, of which the corpora hold nothing; take "
                 "it out of the mix or add text in it"
             )
-        # The largest total at which no language runs out.
-        total = min(sizes[language] / weight for language, weight in weights.items())
+        # The largest total at which no part runs out.
+        total = min(sizes[part] / weight for part, weight in weights.items())
         self._share = {name: total * weights.get(name, 0.0) / sizes[name] for name in sizes}
 
 
@@ -181,11 +188,11 @@ def _train(selection: _Selection, config: DataConfig, report: OnProgress) -> Tok
         done = 0
         for document in selection.documents():
             if not document.held_out and name_hash(document.id, "tokenizer") <= share * 2**64:
-                done += len(document.text.encode())
+                done += len(document.words.encode())
                 report(min(done, total), total, "training the tokenizer")
-                yield document.text
+                yield document.words
 
-    return train_tokenizer(sample(), vocab_size=config.vocab_size)
+    return train_tokenizer(sample(), vocab_size=config.vocab_size, digits=config.digits)
 
 
 def _encode(
@@ -207,7 +214,7 @@ def _encode(
                 if split not in writers:
                     limit = config.tokens_per_shard if split == "train" else None
                     writers[split] = _SplitWriter(folder, split, dtype, limit)
-                size = len(document.text.encode())
+                size = len(document.words.encode())
                 writers[split].add(tokens, size)
                 done += 0 if document.held_out else size
             report(min(done, selection.train_bytes), selection.train_bytes, "encoding")
@@ -250,23 +257,37 @@ class _Encoder:
         )
 
     def encode(self, documents: list[Document]) -> Iterator[list[int]]:
-        """The tokens of each document; held-out ones are never rewritten."""
+        """The tokens of each document; held-out ones and chats are never rewritten."""
         cuts: list[FimPieces | None] = [
-            None if item.held_out else cut_for_fim(item.id, item.text, self._fim_rate)
+            None
+            if item.held_out or item.kind == "chat"
+            else cut_for_fim(item.id, item.text, self._fim_rate)
             for item in documents
         ]
         texts: list[str] = []
         for document, pieces in zip(documents, cuts, strict=True):
-            texts.extend([document.text] if pieces is None else pieces)
+            if document.kind == "text":
+                texts.extend([document.text] if pieces is None else pieces)
+        chats = [item.messages for item in documents if item.kind == "chat"]
+        conversations = iter(self._tokenizer.encode_conversations(chats) if chats else [])
         encoded = iter(self._tokenizer.encode_batch(texts))
         bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        for pieces in cuts:
-            if pieces is None:
+        for document, pieces in zip(documents, cuts, strict=True):
+            if document.kind == "chat":
+                yield _closed(next(conversations).ids, bos, eos)
+            elif pieces is None:
                 yield [bos, *next(encoded), eos]
             else:
                 prefix, suffix, middle = next(encoded), next(encoded), next(encoded)
                 before = [bos, self._begin, *prefix, self._hole, *suffix]
                 yield [*before, self._end, *middle, eos]
+
+
+def _closed(ids: list[int], bos: int, eos: int) -> list[int]:
+    """A conversation between one begin and one end token, which most templates print themselves."""
+    before = [] if ids[:1] == [bos] else [bos]
+    after = [] if ids[-1:] == [eos] else [eos]
+    return [*before, *ids, *after]
 
 
 class _SplitWriter:

@@ -1,13 +1,14 @@
 """A corpus on disk: `corpus/<source>.jsonl`, one document a line.
 
-Each line is {"id", "text", "language", "held_out"}. Texts are normalised, deduplicated and split
-into train and held-out here, once, so that every later stage sees the same documents.
+Each line is {"id", "text", "language", "held_out"}, with "kind" if it is a chat. Texts are
+normalised, deduplicated and split into train and held-out here, once, so that every later stage
+sees the same documents.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rorqual.data.dedupe import Deduplicator
@@ -82,7 +83,7 @@ def write_corpus(path: Path, documents: list[Document]) -> CorpusStats:
     deduplicator = Deduplicator()
     # Held-out documents first, so that a training copy of one is what goes.
     first = sorted(range(len(documents)), key=lambda index: not documents[index].held_out)
-    new = sorted(index for index in first if deduplicator.is_new(documents[index].text))
+    new = sorted(index for index in first if is_first(documents[index], deduplicator))
     kept = [documents[index] for index in new]
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,24 +91,13 @@ def write_corpus(path: Path, documents: list[Document]) -> CorpusStats:
     digest = hashlib.sha256()
     with partial.open("wb") as file:
         for document in kept:
-            line = (
-                json.dumps(
-                    {
-                        "id": document.id,
-                        "text": document.text,
-                        "language": document.language,
-                        "held_out": document.held_out,
-                    },
-                    ensure_ascii=False,
-                ).encode()
-                + b"\n"
-            )
+            line = _line(document)
             digest.update(line)
             file.write(line)
         file_bytes = file.tell()
     partial.replace(path)
 
-    sizes = [len(document.text.encode()) for document in kept]
+    sizes = [len(document.words.encode()) for document in kept]
     out = [size for size, document in zip(sizes, kept, strict=True) if document.held_out]
     return CorpusStats(
         documents=len(kept),
@@ -119,6 +109,20 @@ def write_corpus(path: Path, documents: list[Document]) -> CorpusStats:
         file_bytes=file_bytes,
         sha256=digest.hexdigest(),
     )
+
+
+def is_first(document: Document, deduplicator: Deduplicator) -> bool:
+    """Whether a document repeats none before it: a text nearly, a chat to the letter."""
+    if document.kind == "chat":
+        return deduplicator.is_new_exactly(document.text)
+    return deduplicator.is_new(document.text)
+
+
+def _line(document: Document) -> bytes:
+    fields = asdict(document)
+    if document.kind == "text":  # as before there were chats
+        del fields["kind"]
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
 def read_corpus(path: Path) -> Iterator[Document]:

@@ -59,6 +59,15 @@ class Deduplicator:
         self._sketches: list[np.ndarray] = []
         self._buckets: dict[int, list[int]] = {}
 
+    def is_new_exactly(self, text: str) -> bool:
+        """Whether this very text has not come before; for chats, whose templates are alike."""
+        digest = hashlib.blake2b(text.encode(), digest_size=16, salt=b"exact").digest()
+        if digest in self._hashes:
+            self.exact += 1
+            return False
+        self._hashes.add(digest)
+        return True
+
     def is_new(self, text: str) -> bool:
         """Whether nothing like this text came before; a new text is remembered."""
         folded = " ".join(text.lower().split())

@@ -1,14 +1,16 @@
 """A document: one text with a name and a language, as every later stage sees it.
 
 The name, never the content, decides whether a document is held out, so that a corrected or
-re-extracted text stays on its side of the split.
+re-extracted text stays on its side of the split. A chat is a document whose text is the JSON of
+its messages: it is encoded through the chat template, where a text is encoded as it stands.
 """
 
 import hashlib
+import json
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Language = Literal["en", "zh", "code"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -29,6 +31,22 @@ class Document:
     text: str
     language: Language
     held_out: bool = False
+    kind: Literal["text", "chat"] = "text"
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages of a chat."""
+        assert self.kind == "chat", f"{self.id} is a text"
+        return json.loads(self.text)
+
+    @property
+    def words(self) -> str:
+        """The text without markup: of a chat its prompts, reasoning and replies, a line each."""
+        if self.kind == "text":
+            return self.text
+        fields = ("reasoning_content", "content")
+        parts = (message.get(field) for message in self.messages for field in fields)
+        return "\n".join(part for part in parts if part)
 
 
 def normalise(text: str) -> str:

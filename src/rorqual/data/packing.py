@@ -5,7 +5,8 @@ that is left opens a row and the longest that still fits is put in until nothing
 al. 2024, arXiv 2404.10830, "Fewer Truncations"). Where peers crop a document to fill the gap and
 drop what is cut off, the longest piece left is cut and its rest goes back: no token is dropped.
 A gap of less than 1/128 of a row is padded instead; a handful of tokens without their document
-teaches nothing.
+teaches nothing. Conversations are packed whole: an answer without its question teaches nothing
+either.
 """
 
 from dataclasses import dataclass
@@ -48,6 +49,23 @@ def pack_rows(lengths: np.ndarray, row_tokens: int) -> PackedRows:
     pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 3)
     offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
     return PackedRows(pieces[:, 0], pieces[:, 1], pieces[:, 2], offsets)
+
+
+def pack_whole(lengths: np.ndarray, row_tokens: int) -> list[list[int]]:
+    """Positions in `lengths` [documents] int64 by row; none is cut, none may exceed a row."""
+    left = _Pieces()
+    for document in range(len(lengths) - 1, -1, -1):
+        left.put((document, 0, int(lengths[document])))
+    rows: list[list[int]] = []
+    while left:
+        row, gap = list[int](), row_tokens
+        while left.has_at_most(gap):
+            document, _, length = left.take_longest(gap)
+            row.append(document)
+            gap -= length
+        assert row, f"a document of more than {row_tokens} tokens"
+        rows.append(row)
+    return rows
 
 
 def _fill_row(left: "_Pieces", row_tokens: int) -> list[Piece]:

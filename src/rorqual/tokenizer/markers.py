@@ -79,6 +79,9 @@ class Disguise:
         self._substitutes = substitutes
         self._originals = {ord(new): old for old, new in substitutes.items()}
         self._has_think = has_think
+        if not substitutes:  # nothing to hide, as in nearly all text
+            self.messages, self.tools = list(messages), tools
+            return
         self.messages = [self._hide_message(message) for message in messages]
         self.tools = _map_strings(tools, self._hide)
 

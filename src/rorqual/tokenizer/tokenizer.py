@@ -28,7 +28,7 @@ from rorqual.tokenizer.files import (
     require_byte_level,
     write_files,
 )
-from rorqual.tokenizer.markers import SpecialMarkers
+from rorqual.tokenizer.markers import Disguise, Piece, SpecialMarkers
 from rorqual.tokenizer.masks import assistant_characters
 from rorqual.tokenizer.messages import Message, Tools, check_messages, check_tools
 from rorqual.tokenizer.stream import StreamDecoder
@@ -44,11 +44,15 @@ class Conversation(NamedTuple):
 
 
 class _Rendered(NamedTuple):
-    """A conversation ready to encode: the text with its content still disguised, and the ids."""
+    """A conversation as text with its content still disguised, and its cut at special tokens."""
 
     text: str
-    ids: list[int]
-    starts: list[int]  # character of `text` at which each id begins
+    pieces: list[Piece]
+    disguise: Disguise
+
+    def plain_texts(self) -> list[str]:
+        """What stands between the special tokens, as its author wrote it."""
+        return [self.disguise.reveal(piece.text) for piece in self.pieces if piece.token_id is None]
 
 
 class Tokenizer:
@@ -190,7 +194,12 @@ class Tokenizer:
         In an assistant message without `reasoning_content`, a leading `<think>` and the last
         `</think>` are its reasoning; with it (an empty one too), all of the content is answer.
         """
-        return self._render_and_encode(messages, tools, add_generation_prompt, thinking).ids
+        rendered = self._render(messages, tools, add_generation_prompt, thinking)
+        encoded = (self.encode(text) for text in rendered.plain_texts())
+        ids: list[int] = []
+        for piece in rendered.pieces:
+            ids += next(encoded) if piece.token_id is None else [piece.token_id]
+        return ids
 
     def encode_conversation(
         self,
@@ -205,11 +214,17 @@ class Tokenizer:
         The mask covers reasoning, text, tool calls and the end-of-turn token of every assistant
         turn; opening markers and the generation prompt are not in it.
         """
-        rendered = self._render_and_encode(messages, tools, add_generation_prompt, thinking)
-        written = assistant_characters(rendered.text, self.special_tokens, self.chat_template.text)
-        return Conversation(rendered.ids, [bool(written[start]) for start in rendered.starts])
+        rendered = self._render(messages, tools, add_generation_prompt, thinking)
+        return self._encode_with_masks([rendered])[0]
 
-    def _render_and_encode(
+    def encode_conversations(
+        self, conversations: Sequence[Sequence[Message]]
+    ) -> list[Conversation]:
+        """`encode_conversation` of each, with their texts encoded in parallel: for corpora."""
+        rendered = [self._render(messages, None, False, None) for messages in conversations]
+        return self._encode_with_masks(rendered)
+
+    def _render(
         self,
         messages: Sequence[Message],
         tools: Tools | None,
@@ -222,17 +237,35 @@ class Tokenizer:
         )
         text = template.render(disguise.messages, disguise.tools, add_generation_prompt, thinking)
         require_utf8(text)
-        ids: list[int] = []
-        starts: list[int] = []
-        for piece in self._markers.split(text):
-            if piece.token_id is not None:
-                ids.append(piece.token_id)
-                starts.append(piece.start)
-                continue
-            encoding = self._plain.encode(disguise.reveal(piece.text), add_special_tokens=False)
-            ids += encoding.ids
-            starts += [piece.start + start for start, _ in encoding.offsets]
-        return _Rendered(text, ids, starts)
+        return _Rendered(text, list(self._markers.split(text)), disguise)
+
+    def _encode_with_masks(self, conversations: Sequence[_Rendered]) -> list[Conversation]:
+        texts = [text for rendered in conversations for text in rendered.plain_texts()]
+        encoded = zip(texts, self.encode_batch(texts), strict=True)
+        done: list[Conversation] = []
+        for rendered in conversations:
+            template = self.chat_template.text
+            written = assistant_characters(rendered.text, self.special_tokens, template)
+            ids: list[int] = []
+            mask: list[bool] = []
+            for piece in rendered.pieces:
+                if piece.token_id is not None:
+                    ids.append(piece.token_id)
+                    mask.append(bool(written[piece.start]))
+                    continue
+                text, found = next(encoded)
+                ids += found
+                mask += self._mask_of(text, written[piece.start : piece.start + len(text)], found)
+            done.append(Conversation(ids, mask))
+        return done
+
+    def _mask_of(self, text: str, written: bytearray, ids: list[int]) -> list[bool]:
+        """The mask of a plain piece's ids; offsets are only worked out where it changes inside."""
+        num_written = sum(written)
+        if num_written in (0, len(written)):
+            return [num_written > 0] * len(ids)
+        offsets = self._plain.encode(text, add_special_tokens=False).offsets
+        return [bool(written[start]) for start, _ in offsets]
 
     def _named_id(self, name: str) -> int:
         string = self._files.token_string(name)
