@@ -6,10 +6,12 @@ from rorqual.model.initialize import initialize
 from rorqual.model.loss import IGNORED, LossTerms, PackedTokens, loss_terms
 from rorqual.model.moe import MoE, RoutingStatistics
 from rorqual.model.router import Router, Routing
+from rorqual.model.sample import Completion, sample_completions
 from rorqual.model.transformer import DecoderLayer, MTPLayer, Output, Transformer
 
 __all__ = [
     "IGNORED",
+    "Completion",
     "DecoderLayer",
     "LatentCache",
     "LossTerms",
@@ -27,4 +29,5 @@ __all__ = [
     "initialize",
     "loss_terms",
     "pick_token",
+    "sample_completions",
 ]

@@ -11,10 +11,11 @@ NOTE: the latent norms use 1e-6 whatever `rms_norm_eps` says, as DeepSeek's publ
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rorqual.config import ModelConfig
 from rorqual.kernels.ops import Ops
-from rorqual.model.cache import LatentCache
+from rorqual.model.cache import LatentCache, Placement
 from rorqual.model.layers import Linear, RMSNorm
 from rorqual.model.rope import rotate_pairs
 
@@ -73,24 +74,34 @@ class Attention(nn.Module):
         return self.o_proj(out.flatten(-2))  # eq. 11
 
     def forward_cached(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, cache: LatentCache
+        self, x: Tensor, rotation: Tensor, placement: Placement, cache: LatentCache
     ) -> Tensor:
-        """The absorbed form: x [B, T, H] at positions [B, T], rope 2 x [B, T, R/2] -> [B, T, H]"""
-        cos, sin = rope
+        """The absorbed form: x [B, T, H], rotation [B, T, 1, R/2] complex -> [B, T, H]"""
         q_nope, q_rope = self._queries(x).split((self.nope_dim, self.rope_dim), dim=-1)
-        q_rope = rotate_pairs(q_rope, cos[:, :, None], sin[:, :, None])  # [B, T, N, R]
         latent, k_rope = self._latents(x)
-        entry = torch.cat((latent, rotate_pairs(k_rope, cos, sin)), dim=-1)  # [B, T, C+R]
-        rows = cache.append(self.layer_idx, entry).to(x.dtype)  # [B, S, C+R]
-        keys_latent, keys_rope = rows.split((self.kv_rank, self.rope_dim), dim=-1)
+        both = torch.cat((q_rope, k_rope[:, :, None]), dim=2)  # [B, T, N+1, R]
+        rotated = rotate_pairs(both, rotation)  # [B, T, N+1, R]
+        entry = torch.cat((latent, rotated[:, :, -1]), dim=-1)  # [B, T, C+R]
+        rows = cache.append(self.layer_idx, entry, placement).to(x.dtype)  # [B, S, C+R]
         expand = self.kv_b_proj.weight.to(x.dtype).unflatten(0, (self.num_heads, -1))
         expand_key, expand_value = expand.split((self.nope_dim, self.value_dim), dim=1)
         q_latent = torch.einsum("btnd,ndc->btnc", q_nope, expand_key)  # [B, T, N, C]
-        scores = torch.einsum("btnc,bsc->btns", q_latent, keys_latent)
-        scores = scores + torch.einsum("btnr,bsr->btns", q_rope, keys_rope)  # [B, T, N, S]
-        seen = torch.arange(rows.shape[1], device=x.device) <= positions[..., None]  # [B, T, S]
-        scores = (scores.float() * self.softmax_scale).masked_fill(~seen[:, :, None], -torch.inf)
-        weights = scores.softmax(dim=-1).to(x.dtype)  # [B, T, N, S]
-        mixed = torch.einsum("btns,bsc->btnc", weights, keys_latent)  # [B, T, N, C]
+        query = torch.cat((q_latent, rotated[:, :, :-1]), dim=-1)  # [B, T, N, C+R]
+        mixed = self._attend(query, rows, placement.bias)[..., : self.kv_rank]  # [B, T, N, C]
         out = torch.einsum("btnc,nvc->btnv", mixed, expand_value)  # [B, T, N, Dv]
         return self.o_proj(out.flatten(-2))
+
+    def _attend(self, query: Tensor, rows: Tensor, bias: Tensor) -> Tensor:
+        """Every head over the same rows: query [B, T, N, C+R], rows [B, S, C+R] -> like query
+
+        The rows are keys and values at once (the rotary part of the sum is not used). With one
+        token a row, heads stand where tokens would: then a row's heads are one product.
+        """
+        single = query.shape[1] == 1
+        if not single:
+            query = query.transpose(1, 2)  # [B, N, T, C+R]
+        keys = rows[:, None].expand(-1, query.shape[1], -1, -1)  # [B, 1 or N, S, C+R]
+        mixed = F.scaled_dot_product_attention(
+            query, keys, keys, attn_mask=bias[:, None], scale=self.softmax_scale
+        )
+        return mixed if single else mixed.transpose(1, 2)

@@ -58,8 +58,8 @@ class PackedTokens:
 class LossTerms:
     """Summed losses of one micro-batch, before division and weights.
 
-    main is a scalar fp32 sum over targets; mtp one such sum per MTP module; balance the mean over
-    MoE layers of the unweighted balance loss (0 in a dense model).
+    main is a scalar fp32 sum over targets; mtp one such sum per MTP module; balance the sum over
+    MoE layers of the unweighted balance loss, as DeepSeek's code adds it (0 in a dense model).
     """
 
     main: Tensor
@@ -90,5 +90,5 @@ def loss_terms(
         summed(hidden, batch.targets(depth + 1)) for depth, hidden in enumerate(output.mtp_hidden)
     )
     losses = [statistics.balance_loss for statistics in output.routing]
-    balance = torch.stack(losses).mean() if losses else torch.zeros((), device=main.device)
+    balance = torch.stack(losses).sum() if losses else torch.zeros((), device=main.device)
     return LossTerms(main, mtp, balance, output.routing)

@@ -66,11 +66,7 @@ class MoE(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, RoutingStatistics]:
         """x [B, T, H] -> ([B, T, H], statistics)"""
-        tokens = x.flatten(0, 1)  # [M, H]
-        routing = self.gate(tokens)
-        out = self.experts(tokens, routing).view_as(x)
-        if self.shared_experts is not None:
-            out = out + self.shared_experts(x)
+        out, routing = self.mix(x)
         statistics = RoutingStatistics(
             layer_idx=self.layer_idx,
             tokens_per_expert=count_tokens(routing, self.config.num_experts),
@@ -78,3 +74,12 @@ class MoE(nn.Module):
             routing=routing,
         )
         return out, statistics
+
+    def mix(self, x: Tensor) -> tuple[Tensor, Routing]:
+        """What decoding needs of a layer: x [B, T, H] -> ([B, T, H], decisions)"""
+        tokens = x.flatten(0, 1)  # [M, H]
+        routing = self.gate(tokens)
+        out = self.experts(tokens, routing).view_as(x)
+        if self.shared_experts is not None:
+            out = out + self.shared_experts(x)
+        return out, routing

@@ -53,8 +53,10 @@ def rope_tables(config: ModelConfig, num_positions: int) -> tuple[Tensor, Tensor
     return angles.cos() * ratio, angles.sin() * ratio
 
 
-def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate interleaved pairs: x [..., R], cos and sin broadcastable to [..., R/2]; x's dtype."""
-    even, odd = x[..., 0::2].float(), x[..., 1::2].float()
-    rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return rotated.flatten(-2).to(x.dtype)
+def rotate_pairs(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate interleaved pairs: x [..., R], rotation broadcastable to [..., R/2]; x's dtype.
+
+    rotation: the tables as complex numbers, cos + i sin.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # [..., R/2]
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rorqual.config import ModelConfig
 from rorqual.kernels.ops import Ops, select_ops
 from rorqual.model.attention import Attention
-from rorqual.model.cache import LatentCache
+from rorqual.model.cache import LatentCache, Placement
 from rorqual.model.layers import MLP, Linear, RMSNorm
 from rorqual.model.moe import MoE, RoutingStatistics
 from rorqual.model.rope import rope_tables
@@ -74,11 +74,18 @@ class DecoderLayer(Block):
         return self.transform(x, rope, document_start)
 
     def forward_cached(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], positions: Tensor, cache: LatentCache
+        self, x: Tensor, rotation: Tensor, placement: Placement, cache: LatentCache
     ) -> Tensor:
-        """x [B, T, H] at positions [B, T] -> [B, T, H], absorbed attention over the cache"""
-        x = x + self.self_attn.forward_cached(self.input_layernorm(x), rope, positions, cache)
-        return self.feed_forward(x)[0]
+        """x [B, T, H], rotation [B, T, 1, R/2] -> [B, T, H], absorbed attention over the cache"""
+        normed = self.input_layernorm(x)
+        x = x + self.self_attn.forward_cached(normed, rotation, placement, cache)
+        normed = self.post_attention_layernorm(x)
+        if not isinstance(self.mlp, MoE):
+            return x + self.mlp(normed)
+        out, routing = self.mlp.mix(normed)
+        if cache.routes is not None:
+            cache.routes.append(routing.expert_idx.unflatten(0, x.shape[:2]))
+        return x + out
 
 
 class SharedHead(nn.Module):
@@ -177,13 +184,13 @@ class Trunk(nn.Module):
 
     def forward_cached(self, tokens: Tensor, cache: LatentCache, dtype: torch.dtype) -> Tensor:
         """Next tokens [B, T] of the cached sequences -> normed hidden [B, T, H]"""
-        positions = cache.positions(tokens.shape[1])  # [B, T]
-        capped = positions.clamp(max=self.rope_cos.shape[0] - 1)
-        rope = (self.rope_cos[capped], self.rope_sin[capped])  # 2 x [B, T, R/2]
+        placement = cache.place(tokens.shape[1], dtype)
+        capped = placement.positions.clamp(max=self.rope_cos.shape[0] - 1)  # [B, T]
+        rotation = torch.complex(self.rope_cos[capped], self.rope_sin[capped])  # [B, T, R/2]
         x = self.embed_tokens(tokens, dtype)  # [B, T, H]
         for layer in self.layers[: self.config.num_hidden_layers]:
             assert isinstance(layer, DecoderLayer)
-            x = layer.forward_cached(x, rope, positions, cache)
+            x = layer.forward_cached(x, rotation[:, :, None], placement, cache)
         return self.norm(x)
 
 
@@ -249,3 +256,12 @@ class Transformer(nn.Module):
         hidden = self.model.forward_cached(tokens, cache, dtype)
         cache.advance(tokens.shape[1] if num_valid is None else num_valid)
         return self.lm_head(hidden).float()
+
+    def decode_last(
+        self, tokens: Tensor, cache: LatentCache, num_valid: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Feed prompts [B, T]; the logits [B, V] fp32 after the last real token of each row."""
+        hidden = self.model.forward_cached(tokens, cache, dtype)
+        cache.advance(num_valid)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        return self.lm_head(hidden[rows, num_valid - 1]).float()
