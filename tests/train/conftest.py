@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from rorqual.config.run import load_run_config
+from rorqual.data import build_shards
 from rorqual.data.add import add_files
+from rorqual.model import Transformer, initialize
+from rorqual.parallel import join_processes
+from rorqual.tokenizer import Tokenizer
+from rorqual.train import RunFolder, Trainer, choose_dtype
 
 NOUNS = "whale sea ship light stone river garden letter engine number".split()
 VERBS = "finds leaves follows carries measures remembers answers opens".split()
@@ -44,6 +50,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (source / f"{number:03d}.txt").write_text(text, encoding="utf-8")
         add_files(folder / "data", [source], name=language, language=language, licence="own")
     return folder / "data"
+
+
+def new_trainer(corpus: Path, out: Path, *overrides: str) -> Trainer:
+    """The tiny preset on the corpus, run in this process, in the folder `out`."""
+    config = load_run_config("tiny", (f"data.root={corpus}", *overrides))
+    processes, index = join_processes(), build_shards(config.data)
+    model = Transformer(config.model)
+    initialize(model, 0)
+    folder = RunFolder(out)
+    folder.create(config)
+    tokenizer = Tokenizer.load(index.parent / "tokenizer")
+    dtype = choose_dtype(config.train, processes.device)
+    return Trainer(config, folder, processes, model, tokenizer, index, dtype)
 
 
 def rorqual(*arguments: str, processes: int = 1, **environment: str) -> subprocess.Popen[str]:

@@ -6,38 +6,37 @@ from pathlib import Path
 import pytest
 import torch
 
-from rorqual.config.run import load_run_config
-from rorqual.data import build_shards
-from rorqual.model import Transformer, initialize
-from rorqual.parallel import join_processes
-from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, StopRequest, Trainer, UnstableRun
+from rorqual.config.run import RunConfig
+from rorqual.train import RunFolder, StopRequest, UnstableRun
+from tests.train.conftest import new_trainer
 
 
 def test_too_many_skipped_steps_stop_the_run_with_a_checkpoint(
     corpus: Path, tmp_path: Path
 ) -> None:
-    config = load_run_config("tiny", (f"data.root={corpus}", "train.max_skipped_steps=3"))
-    folder = RunFolder(tmp_path / "run")
-    folder.create(config)
-    index = build_shards(config.data)
-    model = Transformer(config.model)
-    initialize(model, 0)
+    trainer = new_trainer(corpus, tmp_path / "run", "train.max_skipped_steps=3")
+    folder = trainer.folder
     with torch.no_grad():
-        model.lm_head.weight[7, 7] = torch.nan
-    trainer = Trainer(
-        config,
-        folder,
-        join_processes(),
-        model,
-        Tokenizer.load(index.parent / "tokenizer"),
-        index,
-        torch.float32,
-    )
+        trainer.model.lm_head.weight[7, 7] = torch.nan
     with pytest.raises(UnstableRun, match="3 steps in a row"):
         trainer.run(StopRequest())
     assert folder.checkpoint_steps() == [3]
     lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [record for record in map(json.loads, lines) if record["kind"] == "step"]
     assert ["not finite" in record["skipped"] for record in steps] == [True] * 3
-    assert folder.read_config() == config
+    assert folder.read_config(RunConfig) == trainer.config
+
+
+def test_pruning_clears_what_a_killed_save_left(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    left, whole = ".step-00000003.saving-99", "step-00000002"
+    for name in (left, whole):
+        (folder.checkpoints / name).mkdir(parents=True)
+    folder.prune(1)
+    assert [entry.name for entry in folder.checkpoints.iterdir()] == [whole]
+
+
+def test_logs_keep_line_separators_inside_texts(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.log({"step": 1, "text": "a\u2028b\u0085c"})
+    assert folder.read_log() == [{"step": 1, "text": "a\u2028b\u0085c"}]

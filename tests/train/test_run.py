@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rorqual.checkpoint import load_model, save_model
 from rorqual.cli.main import main
+from rorqual.tokenizer import Tokenizer
 from tests.train.conftest import finish, rorqual
 
 
@@ -60,6 +62,17 @@ def test_generate_streams_from_the_run(finished: Path) -> None:
     first, _ = finish(rorqual("generate", str(finished), *arguments))
     second, _ = finish(rorqual("generate", str(finished), *arguments))
     assert first == second and first.strip()
+
+
+def test_generate_needs_no_mtp_modules(finished: Path, tmp_path: Path) -> None:
+    """transformers saves V3 without them and leaves them in config.json."""
+    newest = max((finished / "checkpoints").glob("step-*"))
+    config = json.loads((newest / "config.json").read_text(encoding="utf-8"))
+    assert config["num_nextn_predict_layers"] == 1
+    save_model(load_model(newest, with_mtp=False), Tokenizer.load(newest), tmp_path / "plain")
+    (tmp_path / "plain" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    out, _ = finish(rorqual("generate", str(tmp_path / "plain"), "The sea", "--temperature", "0"))
+    assert out.strip()
 
 
 def test_stopped_by_sigterm_and_resumed_equals_uninterrupted(

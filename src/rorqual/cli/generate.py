@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 
 from rorqual.checkpoint.load import load_model
-from rorqual.errors import CheckpointError, RequestError
+from rorqual.errors import RequestError
 from rorqual.model import Sampling, Transformer, generate_stream
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, stop_on_signals
+from rorqual.train import model_directory, stop_on_signals
 
 
 def generate(
@@ -34,24 +34,14 @@ def generate(
     Without a terminal -i reads prompts line by line from standard input and ends with it.
     """
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    path = _model_directory(model)
-    network = load_model(path)
+    path = model_directory(model)
+    network = load_model(path, with_mtp=False)
     tokenizer = Tokenizer.load(path)
     if interactive:
         _converse(network, tokenizer, sampling, path)
         return
     text = sys.stdin.read() if prompt is None else prompt
     _stream(network, tokenizer, text, sampling)
-
-
-def _model_directory(path: Path) -> Path:
-    folder = RunFolder(path)
-    if not folder.exists or (path / "tokenizer.json").exists():
-        return path
-    steps = folder.checkpoint_steps()
-    if not steps:
-        raise CheckpointError(f"{path}: the run has no checkpoint yet; let it train longer")
-    return folder.checkpoint_path(steps[-1])
 
 
 def _stream(network: Transformer, tokenizer: Tokenizer, text: str, sampling: Sampling) -> None:

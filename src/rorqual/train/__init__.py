@@ -1,22 +1,33 @@
-"""Pretraining: the step, the loop around it, and what a run leaves behind (torch)."""
+"""Training: the step, the loops around it, and what a run leaves behind (torch)."""
 
 from rorqual.train.device import choose_dtype, multiplies_bfloat16
-from rorqual.train.folder import RunFolder
+from rorqual.train.folder import RunFolder, model_directory
 from rorqual.train.interrupt import StopRequest, stop_on_signals
 from rorqual.train.loop import Trainer, TrainResult, UnstableRun
+from rorqual.train.run import run_pretraining, run_sft
+from rorqual.train.sft import SFTTrainer, prepare_data
 from rorqual.train.step import StepResult, TrainStep
 from rorqual.train.validate import bits_per_byte
+from rorqual.train.worked import WorkedExample, worked_examples, write_task_corpus
 
 __all__ = [
     "RunFolder",
+    "SFTTrainer",
     "StepResult",
     "StopRequest",
     "TrainResult",
     "TrainStep",
     "Trainer",
     "UnstableRun",
+    "WorkedExample",
     "bits_per_byte",
     "choose_dtype",
+    "model_directory",
     "multiplies_bfloat16",
+    "prepare_data",
+    "run_pretraining",
+    "run_sft",
     "stop_on_signals",
+    "worked_examples",
+    "write_task_corpus",
 ]

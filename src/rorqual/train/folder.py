@@ -3,6 +3,7 @@
 config.json      the resolved configuration, version, git commit and seed
 metrics.jsonl    one line per step, and one per validation
 samples.jsonl    continuations at fixed seeds along the way
+rollouts.jsonl   reinforcement learning: some groups of every step, whole
 checkpoints/     step-00000100/: a model directory plus the state needed to go on
 report.html      curves, samples and figures, written as the run goes
 """
@@ -12,16 +13,20 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 import rorqual
-from rorqual.config.run import RunConfig, run_config_from
-from rorqual.errors import ConfigError, DataError
+from rorqual.checkpoint import resolve_directory
+from rorqual.config.sections import ABOUT, config_from
+from rorqual.errors import CheckpointError, ConfigError, DataError
 
-_ABOUT = "about"
+_LOGS = ("metrics.jsonl", "samples.jsonl", "rollouts.jsonl")
+_Config = TypeVar("_Config", bound=BaseModel)
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the source tree this package runs from, None outside one."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -30,6 +35,17 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def model_directory(path: Path) -> Path:
+    """A model directory as it is; of a run's folder, the newest checkpoint."""
+    folder = RunFolder(path)
+    if not folder.exists or (path / "tokenizer.json").exists():
+        return resolve_directory(path)
+    steps = folder.checkpoint_steps()
+    if not steps:
+        raise CheckpointError(f"{path}: the run has no checkpoint yet; let it train longer")
+    return folder.checkpoint_path(steps[-1])
 
 
 def _not_finite(value: Any) -> bool:
@@ -48,10 +64,10 @@ class RunFolder:
         """Whether a run was ever started here."""
         return (self.path / "config.json").exists()
 
-    def create(self, config: RunConfig) -> None:
-        """Write config.json; DataError if the folder cannot be written."""
-        about = {"version": rorqual.__version__, "git_commit": _git_commit()}
-        content = {_ABOUT: about, **config.model_dump(mode="json")}
+    def create(self, config: BaseModel) -> None:
+        """Write config.json: the sections of a run; DataError if the folder cannot be written."""
+        about = {"version": rorqual.__version__, "git_commit": git_commit()}
+        content = {ABOUT: about, **config.model_dump(mode="json")}
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             text = json.dumps(content, indent=2, ensure_ascii=False)
@@ -59,15 +75,25 @@ class RunFolder:
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written ({error}); choose --out") from error
 
-    def read_config(self) -> RunConfig:
-        """The configuration the run was started with."""
+    def read_config(self, kind: type[_Config]) -> _Config:
+        """The configuration the run was started with; ConfigError if it was of another kind."""
         file = self.path / "config.json"
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise ConfigError(f"{file}: cannot be read ({error}); start a new run") from error
-        raw.pop(_ABOUT, None)
-        return run_config_from(raw, str(file))
+        raw.pop(ABOUT, None)
+        return config_from(kind, raw, str(file))
+
+    def recorded_config(self, kind: type[_Config], asked: _Config | None) -> _Config:
+        """The configuration to go on with; what is asked anew may repeat it, not change it."""
+        recorded = self.read_config(kind)
+        if asked is not None and asked != recorded:
+            raise ConfigError(
+                f"{self.path} was started with another configuration (see its config.json); drop "
+                "the overrides to continue it, or choose another --out"
+            )
+        return recorded
 
     def log(self, record: dict[str, Any], file: str = "metrics.jsonl") -> None:
         """Append one line; numbers that are not finite become null, which JSON can hold."""
@@ -81,7 +107,7 @@ class RunFolder:
         if not path.exists():
             return []
         records: list[dict[str, Any]] = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError:
@@ -90,7 +116,7 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop log lines of steps later than the one the run resumes from."""
-        for file in ("metrics.jsonl", "samples.jsonl"):
+        for file in _LOGS:
             kept = [record for record in self.read_log(file) if record["step"] <= step]
             path = self.path / file
             if path.exists():
@@ -111,6 +137,8 @@ class RunFolder:
         return sorted(int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit())
 
     def prune(self, keep: int) -> None:
-        """Remove all but the newest `keep` checkpoints."""
+        """Remove all but the newest `keep` checkpoints, and what a killed save left."""
+        for leftover in self.checkpoints.glob(".step-*.saving-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         for step in self.checkpoint_steps()[:-keep]:
             shutil.rmtree(self.checkpoint_path(step), ignore_errors=True)

@@ -15,7 +15,7 @@ import torch
 
 from rorqual.config.run import RunConfig
 from rorqual.data import Batch, PackedLoader, load_index, validation_batches
-from rorqual.errors import DataError, RorqualError
+from rorqual.errors import ConfigError, DataError, RorqualError
 from rorqual.model import PackedTokens, Sampling, Transformer, generate
 from rorqual.parallel import Processes
 from rorqual.planner import (
@@ -24,6 +24,7 @@ from rorqual.planner import (
     train_flops_per_token,
 )
 from rorqual.tokenizer import Tokenizer
+from rorqual.tokenizer.special import ASSISTANT, USER
 from rorqual.train.folder import RunFolder
 from rorqual.train.interrupt import StopRequest
 from rorqual.train.progress import TrainingProgress
@@ -76,13 +77,13 @@ class Trainer:
         self.languages = [s.removeprefix(_VALIDATION) for s in splits if s.startswith(_VALIDATION)]
 
     def resume(self) -> None:
-        """Continue from the newest checkpoint of the folder."""
+        """Continue from the newest checkpoint of the folder, or anew if there is none yet."""
         steps = self.folder.checkpoint_steps()
-        if not steps:
-            return
-        self.state = restore(self.folder.checkpoint_path(steps[-1]), self.model, self.step)
-        self.loader.load_state_dict(self.state.loader)
-        self.folder.forget_after(self.state.step)
+        if steps:
+            self.state = restore(self.folder.checkpoint_path(steps[-1]), self.model, self.step)
+            self.loader.load_state_dict(self.state.loader)
+        if self.processes.is_main:
+            self.folder.forget_after(self.state.step)
 
     def run(self, stop: StopRequest) -> TrainResult:
         """Train until the budget is used up or `stop` is set; always leaves a checkpoint."""
@@ -120,23 +121,33 @@ class Trainer:
             world_size=self.processes.world_size,
         )
 
-    def _micro_batches(self) -> list[PackedTokens]:
-        """This process's share of the next step's rows."""
-        train, world = self.config.train, self.processes.world_size
-        progress = self.state.tokens_seen / max(self.state.token_budget, 1)
-        rows = sequences_per_step(train, progress, multiple=world)
+    def _micro_batches(self, rows: int) -> list[PackedTokens]:
+        """This process's share of the next `rows` rows."""
         self.loader.sequences_per_batch = rows
         batch = packed(self.loader.next_batch(), self.processes.device)
-        size = train.sequences_per_micro_batch
+        size = self.config.train.sequences_per_micro_batch
         pairs = zip(batch.tokens.split(size), batch.document_idx.split(size), strict=True)
-        return [PackedTokens(tokens, document_idx) for tokens, document_idx in pairs]
+        pieces = [PackedTokens(tokens, document_idx) for tokens, document_idx in pairs]
+        return (
+            pieces
+            if self.config.train.loss_on_prompts
+            else [self._without_prompts(p) for p in pieces]
+        )
+
+    def _without_prompts(self, batch: PackedTokens) -> PackedTokens:
+        special = self.tokenizer.special_tokens
+        if USER not in special or ASSISTANT not in special:
+            raise ConfigError(
+                f"train.loss_on_prompts=false needs the tokens {USER} and {ASSISTANT}, which the "
+                "tokenizer lacks; set it to true"
+            )
+        return without_prompts(batch, special[USER], special[ASSISTANT])
 
     def _one_step(self) -> tuple[StepResult, float, int]:
         before = time.perf_counter()
-        batches = self._micro_batches()
         progress = self.state.tokens_seen / self.state.token_budget
-        result = self.step.run(batches, progress)
-        rows = self.loader.sequences_per_batch
+        rows = sequences_per_step(self.config.train, progress, self.processes.world_size)
+        result = self.step.run(self._micro_batches(rows), progress)
         num_tokens = rows * self.config.train.sequence_length
         self.state.step += 1
         self.state.tokens_seen += num_tokens
@@ -148,11 +159,11 @@ class Trainer:
         if train.token_budget is not None:
             return train.token_budget
         assert train.time_budget_seconds is not None
-        rows = train.sequences_per_step
+        rows = train.sequences_per_step  # the batch that nearly all of a run has, ramp or not
         seconds: list[float] = []
         for _ in range(_CALIBRATION_STEPS):
             before = time.perf_counter()
-            self.step.rehearse(self._micro_batches())
+            self.step.rehearse(self._micro_batches(rows))
             seconds.append(time.perf_counter() - before)
         self.step.forget()
         self.loader = self._open_loader()
@@ -284,3 +295,23 @@ def packed(batch: Batch, device: torch.device) -> PackedTokens:
         torch.from_numpy(batch.tokens.astype(np.int64)).to(device),
         torch.from_numpy(batch.document_idx.astype(np.int32)).to(device),
     )
+
+
+def without_prompts(batch: PackedTokens, user_id: int, assistant_id: int) -> PackedTokens:
+    """The same rows; what lies from a user marker to the next assistant marker is no target.
+
+    A small model cannot predict which numbers a problem asks about, and trying drowns the signal of
+    how they are used (docs/log.md).
+    """
+    tokens = batch.tokens  # [B, T+1]
+    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    fresh = torch.ones_like(tokens, dtype=torch.bool)
+    fresh[:, 1:] = batch.document_idx[:, 1:] != batch.document_idx[:, :-1]
+
+    def last(mask: torch.Tensor) -> torch.Tensor:
+        return torch.where(mask, places, -1).cummax(dim=1).values  # [B, T+1]
+
+    user, assistant = last(tokens == user_id), last(tokens == assistant_id)
+    in_prompt = (user >= last(fresh)) & (user > assistant)
+    written = ~in_prompt & (tokens != assistant_id)
+    return PackedTokens(tokens, batch.document_idx, written)

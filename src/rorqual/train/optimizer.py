@@ -4,16 +4,32 @@ Moments are kept by parameter name, so they survive a change of order or of proc
 Weight decay acts on matrices only; norms have none.
 """
 
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from rorqual.config import TrainConfig
 from rorqual.errors import CheckpointError
 from rorqual.model import Transformer
 from rorqual.train.muon import Muon
+
+
+class OptimizerSettings(Protocol):
+    """The fields that [train], [sft] and [rl] share."""
+
+    @property
+    def optimizer(self) -> Literal["adamw", "muon"]: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def beta1(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
 
 
 def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
@@ -22,12 +38,23 @@ def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not any(part in name for part in outside)
 
 
+def mtp_prefixes(model: Transformer) -> tuple[str, ...]:
+    """What the names of the MTP modules' parameters begin with."""
+    first = model.config.num_hidden_layers
+    depths = range(first, first + model.config.num_nextn_predict_layers)
+    return tuple(f"model.layers.{layer_idx}." for layer_idx in depths)
+
+
 class RunOptimizer:
     """One or two torch optimizers stepped as one, with named state."""
 
-    def __init__(self, model: Transformer, config: TrainConfig):
+    def __init__(self, model: Transformer, config: OptimizerSettings, *, with_mtp: bool = True):
+        """with_mtp: whether the MTP modules are trained too."""
+        untouched = () if with_mtp else mtp_prefixes(model)
         self.names: dict[Tensor, str] = {
-            parameter: name for name, parameter in model.named_parameters()
+            parameter: name
+            for name, parameter in model.named_parameters()
+            if not name.startswith(untouched)
         }
         named = [(name, parameter) for parameter, name in self.names.items()]
         muon = {n: p for n, p in named if config.optimizer == "muon" and _is_hidden_matrix(n, p)}

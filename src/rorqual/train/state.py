@@ -88,7 +88,10 @@ def _copy_weights(source: Transformer, target: Transformer) -> None:
 
 
 def _place_like(value: Tensor, like: Tensor | nn.Parameter | None) -> Tensor:
-    """`value` sharded as `like` is, where the shapes agree (step counts stay whole)."""
+    """`value` on the device of `like`, sharded as it is where the shapes agree (step counts don't).
+
+    NOTE: fused AdamW on CUDA wants its step counts there too.
+    """
     if isinstance(like, DTensor) and value.shape == like.shape:
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-    return value if like is None or value.ndim == 0 else value.to(like.device)
+    return value if like is None else value.to(like.device)

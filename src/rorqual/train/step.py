@@ -59,13 +59,7 @@ class TrainStep:
         sums = torch.zeros(3, dtype=torch.float64, device=self.processes.device)
         weight = mtp_weight(self.config, progress) if num_mtp else 0.0
         for batch in micro_batches:
-            terms = loss_terms(
-                self.model,
-                batch,
-                document_mask=self.config.document_mask,
-                with_mtp=num_mtp > 0,
-                dtype=self.dtype,
-            )
+            terms = self._terms(batch)
             self.load.add(terms.routing)
             share = batch.tokens.shape[0] / num_rows / self.processes.world_size
             parts = self._parts(terms, targets, share)  # [3]
@@ -77,21 +71,23 @@ class TrainStep:
 
     def rehearse(self, micro_batches: Sequence[PackedTokens]) -> None:
         """The work of a step at learning rate 0, for timing; `forget` leaves no trace of it."""
-        num_mtp = self.model.config.num_nextn_predict_layers
         for batch in micro_batches:
-            terms = loss_terms(
-                self.model,
-                batch,
-                document_mask=self.config.document_mask,
-                with_mtp=num_mtp > 0,
-                dtype=self.dtype,
-            )
+            terms = self._terms(batch)
             torch.stack((terms.main, *terms.mtp)).sum().backward()
         self.optimizer.step(0.0)
 
     def forget(self) -> None:
         """Drop the moments that rehearsed steps left; weights and biases never moved."""
         self.optimizer = RunOptimizer(self.model, self.config)
+
+    def _terms(self, batch: PackedTokens) -> LossTerms:
+        return loss_terms(
+            self.model,
+            batch,
+            document_mask=self.config.document_mask,
+            with_mtp=self.model.config.num_nextn_predict_layers > 0,
+            dtype=self.dtype,
+        )
 
     def _count_targets(self, micro_batches: Sequence[PackedTokens], num_mtp: int) -> Tensor:
         counts = torch.zeros(1 + num_mtp, dtype=torch.long, device=self.processes.device)
