@@ -1,0 +1,91 @@
+"""One optimizer step of a student: sequences in, one update out. The same for every method.
+
+The loss is the mean over all completion tokens of the step, so micro-batches simply add up and the
+methods' steps are of one size. MTP modules are not trained.
+"""
+
+import math
+import time
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from rorqual.config.distill import DistillConfig
+from rorqual.distill.costs import Tokens, packed_tokens
+from rorqual.distill.source import Drawn, Figures, Source
+from rorqual.model import Transformer
+from rorqual.rl.packing import PackedSequences, pack_sequences
+from rorqual.train.balance import LoadCounter, max_violation
+from rorqual.train.optimizer import RunOptimizer
+
+
+def learning_rate(config: DistillConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to min_learning_rate_ratio at max_steps."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    span = max(config.max_steps - config.warmup_steps, 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * min((step - config.warmup_steps) / span, 1.0)))
+    lowest = config.min_learning_rate_ratio
+    return config.learning_rate * (lowest + (1 - lowest) * cosine)
+
+
+class DistillUpdate:
+    """The student and its optimizer."""
+
+    def __init__(
+        self, student: Transformer, config: DistillConfig, source: Source, dtype: torch.dtype
+    ):
+        self.student, self.config, self.source, self.dtype = student, config, source, dtype
+        self.optimizer = RunOptimizer(student, config)
+        self.load = LoadCounter(student)
+
+    def run(self, drawn: Drawn, step: int) -> tuple[Figures, Tokens]:
+        """Learn from the sequences of a step; what it did, and what it cost."""
+        started = time.perf_counter()
+        spent = Tokens()
+        num_tokens = sum(map(len, drawn.completions))
+        total = 0.0
+        for batch in pack_sequences(
+            drawn.prompts,
+            drawn.completions,
+            row_tokens=self.config.row_tokens,
+            rows_per_batch=self.config.rows_per_micro_batch,
+            pad_token_id=self.student.config.eos_token_id,
+        ):
+            total += self._accumulate(batch, num_tokens, spent)
+        norm = self._finish(step)
+        mean = total / num_tokens
+        figures: Figures = {
+            "loss": mean,
+            "grad_norm": norm,
+            "learning_rate": learning_rate(self.config, step),
+            "moe/load_violation": max_violation(self.load.counts),
+            "time/train": time.perf_counter() - started,
+        }
+        if self.source.measures_kl:
+            figures["kl"] = mean
+        self.load.counts.zero_()
+        return figures, spent
+
+    def _accumulate(self, batch: PackedSequences, num_tokens: int, spent: Tokens) -> float:
+        """Forward and backward of one micro-batch; its summed loss."""
+        rows = batch.rows
+        out = self.student(rows.tokens[:, :-1], rows.document_start(), dtype=self.dtype)
+        hidden = out.hidden.flatten(0, 1)[batch.position]  # [M, H]
+        loss, scoring = self.source.loss(self.student, hidden, batch, self.dtype)
+        (loss / num_tokens).backward()
+        self.load.add(out.routing)
+        spent.add(scoring)
+        spent.add(Tokens(student_training=packed_tokens(batch)))
+        return float(loss.detach())
+
+    def _finish(self, step: int) -> float:
+        """The update, unless a gradient is not finite; the gradient's norm."""
+        norm = float(clip_grad_norm_(self.student.parameters(), self.config.clip_grad_norm))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad()
+            return norm
+        self.optimizer.step(learning_rate(self.config, step))
+        if self.student.config.uses_selection_bias:
+            self.load.update_biases(self.load.counts, self.config.bias_update_speed)
+        return norm
