@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup run test check soak bench lock clean
+.PHONY: setup run speedrun test check soak bench lock clean
 
 setup: $(READY)
 
@@ -24,6 +24,10 @@ run: setup
 	$(BIN)/rorqual data fetch --profile $(PROFILE)
 	$(BIN)/rorqual train $(PRESET) --resume
 	$(BIN)/rorqual generate runs/$(PRESET) -i
+
+speedrun: setup
+	$(BIN)/rorqual data fetch --profile $(PROFILE)
+	$(BIN)/rorqual speedrun --preset laptop --out runs/speedrun
 
 test: setup
 	$(BIN)/python tests/tokenizer/fetch_published.py

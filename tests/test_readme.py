@@ -60,9 +60,8 @@ def test_readme_commands_run_in_their_order(workplace: Path) -> None:
 def test_readme_python_runs(workplace: Path) -> None:
     snippet = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert snippet is not None
-    newest = sorted(workplace.glob("runs/mine/checkpoints/step-*"))[-1]
-    code = snippet[1].replace("runs/laptop/checkpoints/step-00000100", str(newest))
-    assert str(newest) in code
+    code = snippet[1].replace("runs/laptop", "runs/mine")
+    assert "runs/mine" in code
     assert run([sys.executable, "-c", code], workplace).strip()
 
 

@@ -28,13 +28,37 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "chat": Command("rorqual.cli.chat", "chat", "Talk with a model.", computes=True),
     "data": Command("rorqual.cli.data", "app", "Fetch, add and tokenise training text."),
+    "distill": Command(
+        "rorqual.cli.distill",
+        "distill",
+        "Hand a teacher's abilities to a smaller model.",
+        computes=True,
+    ),
+    "eval": Command(
+        "rorqual.cli.eval",
+        "evaluate",
+        "Score a model on held-out problems, or re-score a log.",
+        computes=True,
+    ),
     "generate": Command(
         "rorqual.cli.generate", "generate", "Continue a text with a model.", computes=True
     ),
     "plan": Command(
         "rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."
     ),
+    "rl": Command(
+        "rorqual.cli.rl", "rl", "Teach a model by reinforcement learning.", computes=True
+    ),
+    "sft": Command("rorqual.cli.sft", "sft", "Fine-tune a model on conversations.", computes=True),
+    "speedrun": Command(
+        "rorqual.cli.speedrun",
+        "speedrun",
+        "From raw text to a reasoning model, with a report.",
+        computes=True,
+    ),
+    "tasks": Command("rorqual.cli.tasks", "app", "Show and check verifiable tasks."),
     "train": Command(
         "rorqual.cli.train", "train", "Pretrain a model from a preset or TOML file.", computes=True
     ),

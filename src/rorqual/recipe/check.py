@@ -1,0 +1,72 @@
+"""What can be found out about a recipe before its first stage costs an hour.
+
+The configurations themselves are checked as they are read; this looks at what they name: tasks
+and levels, reward functions, text, and whether rows fit the models they are meant for.
+"""
+
+from typing import Any
+
+from rorqual.config import ModelConfig, read_model_config
+from rorqual.config.recipe import Pipeline, Stage
+from rorqual.errors import ConfigError, RorqualError
+from rorqual.recipe.corpus import check_text
+from rorqual.rl.rewards import Rewards
+from rorqual.tasks import check_level, load_task
+from rorqual.train import model_directory
+
+
+def check_pipeline(pipeline: Pipeline) -> None:
+    """An error that names the stage, if one is bound to fail."""
+    shapes: dict[str, ModelConfig | None] = {}
+    for stage in pipeline.stages:
+        try:
+            _check(stage)
+            shapes[f"@{stage.name}"] = shape = _shape(stage, shapes)
+            _check_rows(stage, shape)
+        except RorqualError as error:
+            raise type(error)(f"{pipeline.source}: stage {stage.name}: {error}") from error
+
+
+def _check(stage: Stage) -> None:
+    config: Any = stage.config
+    for share in getattr(config, "tasks", ()):
+        task = load_task(share.name)
+        for level in share.levels:
+            check_level(task, level)
+    if stage.head.kind == "rl":
+        Rewards(config.rl, {}).close()
+    if stage.head.kind == "corpus" and config.corpus.text is not None:
+        check_text(config.corpus.text)
+
+
+def _shape(stage: Stage, shapes: dict[str, ModelConfig | None]) -> ModelConfig | None:
+    """The shape of the model that a stage trains; None if it trains none."""
+    config: Any = stage.config
+    kind = stage.head.kind
+    if kind == "pretrain" or (kind == "distill" and config.model is not None):
+        return config.model
+    start = {"rl": "rl", "sft": "sft", "distill": "distill"}.get(kind)
+    if start is None:
+        return None
+    section = getattr(config, start)
+    path = section.student if kind == "distill" else section.model
+    known = shapes.get(str(path))
+    return known if known is not None else read_model_config(model_directory(path))
+
+
+def _check_rows(stage: Stage, shape: ModelConfig | None) -> None:
+    """Positions run on over a packed row, so a row must fit the position table."""
+    if shape is None:
+        return
+    config: Any = stage.config
+    kind, limit = stage.head.kind, shape.max_position_embeddings
+    name, tokens = {
+        "pretrain": lambda: ("train.sequence_length", config.train.sequence_length),
+        "sft": lambda: ("train.sequence_length", config.train.sequence_length),
+        "rl": lambda: ("rl.row_tokens", config.rl.row_tokens),
+        "distill": lambda: ("distill.row_tokens", config.distill.row_tokens),
+    }[kind]()
+    if tokens > limit:
+        raise ConfigError(
+            f"{name}={tokens} exceeds the model's max_position_embeddings={limit}; lower it"
+        )
