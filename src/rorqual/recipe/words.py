@@ -9,7 +9,7 @@ from rorqual.units import format_bytes
 Words = tuple[str, str]
 
 # In charts. Family names and pass@k are the same in both languages.
-_LABELS = {
+LABELS = {
     "step": "步",
     "share solved": "答对的比例",
     "tokens per answer": "每个回答的词元数",
@@ -177,7 +177,7 @@ def both(words: Words, tag: str = "span") -> str:
 
 def in_both_languages(svg: str) -> str:
     """A chart whose labels and title change with the page's language."""
-    known = _LABELS | dict(TITLES.values())
+    known = LABELS | dict(TITLES.values())
 
     def label(match: re.Match[str]) -> str:
         english = html.unescape(match[1])

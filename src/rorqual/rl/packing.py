@@ -75,10 +75,9 @@ def _pack(
 
 @dataclass(frozen=True, slots=True)
 class ScoredTokens:
-    """logp [M] fp32 with gradient, entropy [M] without, routing of the layers that ran."""
+    """logp [M] fp32 with gradient, routing of the layers that ran."""
 
     logp: Tensor
-    entropy: Tensor
     routing: tuple[RoutingStatistics, ...]
 
 
@@ -89,6 +88,4 @@ def score_tokens(model: Transformer, batch: PackedSequences, dtype: torch.dtype)
     logits = model.lm_head(hidden).float()  # [M, V] fp32
     log_probabilities = F.log_softmax(logits, dim=-1)  # [M, V]
     logp = log_probabilities.gather(1, batch.target[:, None])[:, 0]  # [M]
-    with torch.no_grad():
-        entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1)  # [M]
-    return ScoredTokens(logp, entropy, out.routing)
+    return ScoredTokens(logp, out.routing)
