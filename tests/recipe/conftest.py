@@ -7,7 +7,7 @@ import pytest
 
 from tests.train.conftest import rorqual
 
-SECONDS = 900  # far more than it takes; a busy machine is not a failure
+SECONDS = 1800  # far more than it takes; a busy machine is not a failure
 
 
 def start(out: Path, *overrides: str) -> "subprocess.Popen[str]":

@@ -94,16 +94,14 @@ class Attention(nn.Module):
     def _attend(self, query: Tensor, rows: Tensor, bias: Tensor) -> Tensor:
         """Every head over the same rows: query [B, T, N, C+R], rows [B, S, C+R] -> like query
 
-        The rows are keys and values at once (the rotary part of the sum is not used).
+        The rows are keys and values at once (the rotary part of the sum is not used). With one
+        token a row, heads stand where tokens would: then a row's heads are one product.
         """
-        if query.shape[1] > 1:
-            keys = rows[:, None].expand(-1, self.num_heads, -1, -1)  # [B, N, S, C+R]
-            mixed = F.scaled_dot_product_attention(
-                query.transpose(1, 2), keys, keys, attn_mask=bias[:, None], scale=self.softmax_scale
-            )  # [B, N, T, C+R]
-            return mixed.transpose(1, 2)
-        # One token: the fused kernel would go head by head; a row's heads are one product here.
-        heads, unseen = query[:, 0].transpose(1, 2), bias.transpose(1, 2)  # [B, C+R, N], [B, S, 1]
-        scores = torch.baddbmm(unseen, rows, heads, alpha=self.softmax_scale)  # [B, S, N]
-        weights = scores.float().softmax(dim=1).to(query.dtype)  # [B, S, N]
-        return torch.bmm(weights.transpose(1, 2), rows)[:, None]  # [B, 1, N, C+R]
+        single = query.shape[1] == 1
+        if not single:
+            query = query.transpose(1, 2)  # [B, N, T, C+R]
+        keys = rows[:, None].expand(-1, query.shape[1], -1, -1)  # [B, 1 or N, S, C+R]
+        mixed = F.scaled_dot_product_attention(
+            query, keys, keys, attn_mask=bias[:, None], scale=self.softmax_scale
+        )
+        return mixed if single else mixed.transpose(1, 2)

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from rorqual.tasks import Problem, Score, load_task
 
-_STARTUP_SECONDS = 60.0
+_STARTUP_SECONDS = 180.0  # importing torch on a busy machine takes a while
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ control. A user's own function comes from a file and runs in a process of its ow
 raises, hangs or crashes is reported and the run goes on.
 """
 
+import math
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -96,6 +97,9 @@ class _GuardedTask(Task):
 
     def solve(self, problem: Problem, rng: random.Random) -> Solution:
         return self._task.solve(problem, rng)
+
+    def close(self) -> None:
+        self._task.close()
 
     def score(self, problem: Problem, completion: str) -> Score:
         outcome = self._worker.score(self.source, [(problem, completion)])
@@ -190,4 +194,7 @@ class Rewards:
         if outcome.problem is not None:
             self.problems.append(f"reward {name}: {outcome.problem}")
             return [None] * len(batch)
-        return outcome.values
+        finite = [v if v is None or math.isfinite(v) else None for v in outcome.values]
+        if finite != outcome.values:
+            self.problems.append(f"reward {name}: returned nan or inf; return numbers or None")
+        return finite
