@@ -262,14 +262,14 @@ def main() -> None:
             memory[peer] = max(memory.get(peer, 0), peak_bytes)
             print(f"  {peer}: {step.total:.2f} s", file=sys.stderr, flush=True)
     parts = ("total", "generating", "scoring", "training")
-    print(f"{'peer':16}" + "".join(f"{part + ' s':>20}" for part in parts), end="")
+    print(f"{'peer':16}" + "".join(f"{part + ' s':>24}" for part in parts), end="")
     print(f"{'tok/s':>18}{'Rorqual is x':>20}{'peak MB':>9}")
     for peer, steps in times.items():
         tokens = NUM_PROMPTS * NUM_GENERATIONS * NEW_TOKENS
         speeds = [tokens / step.generating for step in steps]
         print(f"{peer:16}", end="")
         print(
-            "".join(f"{spread([getattr(s, part) for s in steps], 3):>20}" for part in parts), end=""
+            "".join(f"{spread([getattr(s, part) for s in steps], 3):>24}" for part in parts), end=""
         )
         ours = times.get("rorqual", steps)
         ratios = [theirs.total / own.total for theirs, own in zip(steps, ours, strict=True)]
