@@ -30,7 +30,7 @@ from rorqual.parallel import join_processes, threads_per_process
 from rorqual.planner import count_parameters
 from rorqual.tokenizer import Tokenizer
 from rorqual.train import RunFolder, bits_per_byte, choose_dtype
-from rorqual.train.loop import packed
+from rorqual.train.rows import packed
 from rorqual.train.schedule import learning_rate
 
 Score = Callable[[Iterable[Batch]], float]

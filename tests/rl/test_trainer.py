@@ -180,6 +180,6 @@ def test_evaluated_problems_are_never_trained_on(model_path: Path, tmp_path: Pat
     config = run_config(model_path, CHAIN)
     trainer = open_trainer(config, RunFolder(tmp_path / "run"))
     drawn = {trainer.curriculum.draw(step, 0, 0).problem.problem_id for step in range(300)}
-    assert len(trainer.held_out) == 4
-    assert not drawn & {problem.problem_id for problem in trainer.held_out}
+    assert len(trainer.held_out.problems) == 4
+    assert not drawn & {problem.problem_id for problem in trainer.held_out.problems}
     trainer.close()

@@ -24,7 +24,7 @@ def test_too_many_skipped_steps_stop_the_run_with_a_checkpoint(
     lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [record for record in map(json.loads, lines) if record["kind"] == "step"]
     assert ["not finite" in record["skipped"] for record in steps] == [True] * 3
-    assert folder.read_config(RunConfig) == trainer.config
+    assert folder.read_config(RunConfig).train == trainer.train
 
 
 def test_pruning_clears_what_a_killed_save_left(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import torch
 
 from rorqual.model import IGNORED, PackedTokens
-from rorqual.train.loop import without_prompts
+from rorqual.train.rows import without_prompts
 
 USER, ASSISTANT = 8, 9
 

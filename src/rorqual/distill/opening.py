@@ -10,7 +10,6 @@ from rorqual.config import ModelConfig
 from rorqual.config.distill import DistillRunConfig
 from rorqual.distill.asking import Asking
 from rorqual.distill.endpoint import Endpoint
-from rorqual.distill.held_out import HeldOut
 from rorqual.distill.logits import LogitsSource
 from rorqual.distill.on_policy import OnPolicySource
 from rorqual.distill.source import Source
@@ -20,6 +19,7 @@ from rorqual.distill.trainer import DistillTrainer
 from rorqual.errors import ConfigError
 from rorqual.kernels.ops import Ops
 from rorqual.model import Transformer, initialize, sample_completions
+from rorqual.rl.held_out import HeldOut
 from rorqual.rl.rollout import Sampler
 from rorqual.tasks import Task, load_task
 from rorqual.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ def open_trainer(
     source, teacher = _source(parts, teacher_at, ops)
     _check_rows(config, [student.config] + ([] if teacher is None else [teacher]))
     by_problem = {task.name: task for task in tasks.values()}
-    held_out = HeldOut(config, by_problem, tokenizer, sampler)
+    held_out = HeldOut(config.distill, config.tasks, by_problem, tokenizer, sampler)
     return DistillTrainer(
         config, folder, student, tokenizer, source, held_out, teacher=teacher, dtype=_DTYPE
     )

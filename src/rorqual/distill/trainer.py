@@ -24,13 +24,13 @@ from rorqual.checkpoint import (
 from rorqual.config import ModelConfig
 from rorqual.config.distill import DistillRunConfig
 from rorqual.distill.costs import FlopCounter, Tokens
-from rorqual.distill.held_out import HeldOut
 from rorqual.distill.progress import DistillProgress
 from rorqual.distill.source import Source
 from rorqual.distill.update import DistillUpdate
 from rorqual.errors import DataError
 from rorqual.model import Transformer
 from rorqual.planner import count_parameters
+from rorqual.rl.held_out import HeldOut, in_words
 from rorqual.rl.trainer import BEST
 from rorqual.tokenizer import Tokenizer
 from rorqual.train import RunFolder, StopRequest
@@ -191,11 +191,7 @@ class DistillTrainer:
         for sample in samples:
             self.folder.log({"step": state.step} | sample, "samples.jsonl")
         score = figures["eval/all/pass@1"]
-        progress.say(
-            f"held-out at step {state.step}: pass@1 {score:.1%}, "
-            f"{figures['eval/all/thinking_share']:.0%} think, "
-            f"mean length {figures['eval/all/mean_length']:.0f} tokens"
-        )
+        progress.say(f"held-out at step {state.step}: {in_words(figures)}")
         state.last_pass_at_1, state.last_evaluated_step = score, state.step
         if state.first_pass_at_1 is None:
             state.first_pass_at_1 = score

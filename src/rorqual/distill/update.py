@@ -17,16 +17,7 @@ from rorqual.model import Transformer
 from rorqual.rl.packing import PackedSequences, pack_sequences
 from rorqual.train.balance import LoadCounter, max_violation
 from rorqual.train.optimizer import RunOptimizer
-
-
-def learning_rate(config: DistillConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to min_learning_rate_ratio at max_steps."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    span = max(config.max_steps - config.warmup_steps, 1)
-    cosine = 0.5 * (1 + math.cos(math.pi * min((step - config.warmup_steps) / span, 1.0)))
-    lowest = config.min_learning_rate_ratio
-    return config.learning_rate * (lowest + (1 - lowest) * cosine)
+from rorqual.train.schedule import learning_rate_of_step
 
 
 class DistillUpdate:
@@ -58,7 +49,7 @@ class DistillUpdate:
         figures: Figures = {
             "loss": mean,
             "grad_norm": norm,
-            "learning_rate": learning_rate(self.config, step),
+            "learning_rate": learning_rate_of_step(self.config, step),
             "moe/load_violation": max_violation(self.load.counts),
             "time/train": time.perf_counter() - started,
         }
@@ -85,7 +76,7 @@ class DistillUpdate:
         if not math.isfinite(norm):
             self.optimizer.zero_grad()
             return norm
-        self.optimizer.step(learning_rate(self.config, step))
+        self.optimizer.step(learning_rate_of_step(self.config, step))
         if self.student.config.uses_selection_bias:
             self.load.update_biases(self.load.counts, self.config.bias_update_speed)
         return norm

@@ -6,7 +6,6 @@ held-out pass@1 is kept beside it.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,17 @@ from rorqual.checkpoint import (
     save_training_state,
     write_model,
 )
-from rorqual.config.eval import EvalSampling
 from rorqual.config.rl import RLRunConfig
 from rorqual.errors import ConfigError
-from rorqual.eval.items import Item
-from rorqual.eval.problems import held_out_problems
-from rorqual.eval.run import evaluate
-from rorqual.eval.summary import figures as evaluation_figures
 from rorqual.model import Transformer, sample_completions
-from rorqual.rl.curriculum import Curriculum, derive_seed
+from rorqual.rl.curriculum import Curriculum
 from rorqual.rl.doctor import Finding, diagnose
 from rorqual.rl.figures import rollout_figures
+from rorqual.rl.held_out import HeldOut, in_words
 from rorqual.rl.probe import Probed, probe, starting_places
 from rorqual.rl.progress import RLProgress
 from rorqual.rl.rewards import Rewards
-from rorqual.rl.rollout import Collector, Group, Rollouts, Sampler
+from rorqual.rl.rollout import Collector, Rollouts, Sampler
 from rorqual.rl.update import GRPOUpdate
 from rorqual.tasks import load_task
 from rorqual.tokenizer import Tokenizer
@@ -46,7 +41,6 @@ _REFERENCE = "reference/"
 _ROLLOUTS_FILE = "rollouts.jsonl"
 _LOGGED_GROUPS = 2  # of every step, whole
 _MOST_EMPTY_STEPS = 10
-_SHOWN_SAMPLES = 6  # of each evaluation
 
 
 @dataclass(slots=True)
@@ -105,8 +99,7 @@ class RLTrainer:
         reference = _copy_of(model) if rl.beta > 0 else None
         self.update = GRPOUpdate(model, rl, dtype, reference)
         self.state = RLState()
-        # A problem's split follows from its id, so these are never drawn for training.
-        self.held_out = held_out_problems(config.tasks, rl.eval_problems, rl.seed)
+        self.held_out = HeldOut(rl, config.tasks, self.rewards.tasks, tokenizer, sampler)
         self.history: list[dict[str, Any]] = []
 
     def close(self) -> None:
@@ -243,40 +236,14 @@ class RLTrainer:
         progress.say(f"doctor, step {self.state.step}: {finding}")
 
     def _evaluate(self, progress: RLProgress) -> None:
-        """Held-out pass@1 at temperature 1, and the same problems' first answers as samples."""
-        rl, state = self.config.rl, self.state
-        sampling = EvalSampling(
-            samples_per_problem=rl.eval_samples,
-            temperature=1.0,
-            max_new_tokens=rl.max_completion_length,
-            seed=derive_seed("eval", rl.seed) % 2**31,
-            thinking=True if rl.thinking == "forced" else None,
-        )
-        items = evaluate(
-            self.model,
-            self.tokenizer,
-            self.held_out,
-            self.rewards.tasks,
-            sampling,
-            sampler=self.sampler,
-        ).items
-        record: dict[str, Any] = {"kind": "eval", "step": state.step}
-        for name in sorted({item.problem.task for item in items}):
-            record |= _summary(name, [item for item in items if item.problem.task == name])
-        record |= _summary("all", items)
-        self.folder.log(record)
-        for item in _shown(items):
-            self.folder.log(
-                {"step": state.step, "prompt": item.problem.prompt, "text": item.text,
-                 "answer": item.problem.answer, "correct": item.judgement.correct},
-                "samples.jsonl",
-            )  # fmt: skip
-        score = record["eval/all/pass@1"]
-        progress.say(
-            f"held-out at step {state.step}: pass@1 {score:.1%}, "
-            f"{record['eval/all/thinking_share']:.0%} think, "
-            f"mean length {record['eval/all/mean_length']:.0f} tokens"
-        )
+        """Look at the held-out problems; keep the checkpoint if it is the best so far."""
+        state = self.state
+        figures, samples = self.held_out.evaluate(self.model)
+        self.folder.log({"kind": "eval", "step": state.step} | figures)
+        for sample in samples:
+            self.folder.log({"step": state.step} | sample, "samples.jsonl")
+        progress.say(f"held-out at step {state.step}: {in_words(figures)}")
+        score = figures["eval/all/pass@1"]
         if score > state.best_pass_at_1:
             state.best_pass_at_1, state.best_step = score, state.step
             self._write(self.folder.checkpoints / BEST)
@@ -304,29 +271,3 @@ def _copy_of(model: Transformer) -> Transformer:
     twin = Transformer(model.config, model.ops)
     twin.load_state_dict(model.state_dict())
     return twin.to(model.lm_head.weight.device).eval()
-
-
-def _shown(items: Sequence[Item]) -> list[Item]:
-    """A few to read, the same at every evaluation: one of each family, level and language."""
-    first: dict[tuple[str, int, str], Item] = {}
-    for item in items:
-        if item.sample_idx == 0:
-            first.setdefault((item.problem.task, item.problem.level, item.problem.language), item)
-    return [first[key] for key in sorted(first)][:_SHOWN_SAMPLES]
-
-
-def _summary(name: str, items: Sequence[Item]) -> dict[str, Any]:
-    """Figures of one family (or all); pass@k for the k that was sampled, with 95 % intervals."""
-    found = evaluation_figures(items)
-    record: dict[str, Any] = {
-        f"eval/{name}/thinking_share": found["share_thinking"],
-        f"eval/{name}/mean_length": found["mean_length"],
-        f"eval/{name}/truncated": found["share_truncated"],
-    }
-    for k in sorted({1, found["samples_per_problem"]}):
-        for key in (f"pass@{k}", f"pass@{k}_interval"):
-            record[f"eval/{name}/{key}"] = found[key]
-    return record
-
-
-__all__ = ["BEST", "Group", "RLResult", "RLState", "RLTrainer"]

@@ -14,24 +14,14 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from rorqual.config.rl import RLConfig
-from rorqual.model import Completion, RoutingStatistics, Transformer
+from rorqual.model import Completion, Transformer
 from rorqual.rl.advantages import group_advantages
 from rorqual.rl.losses import aggregation_weights, clip_fractions, clipped_surrogate, k3_kl
-from rorqual.rl.packing import PackedSequences, pack_sequences, score_tokens
+from rorqual.rl.packing import PackedSequences, ScoredTokens, pack_sequences, score_tokens
 from rorqual.rl.rollout import Group
 from rorqual.train.balance import LoadCounter, max_violation
 from rorqual.train.optimizer import RunOptimizer
-
-
-def learning_rate(config: RLConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to min_learning_rate_ratio at max_steps."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    span = max(config.max_steps - config.warmup_steps, 1)
-    progress = min((step - config.warmup_steps) / span, 1.0)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    lowest = config.min_learning_rate_ratio
-    return config.learning_rate * (lowest + (1 - lowest) * cosine)
+from rorqual.train.schedule import learning_rate_of_step
 
 
 @dataclass(slots=True)
@@ -46,6 +36,21 @@ class _Sums:
     gap_max: float = 0.0
     routes: int = 0
     routes_differ: int = 0
+
+
+class _Sampled:
+    """What the sampler says of a step's completions, one after another.
+
+    first [sequences]: where each begins in logp [M]; lengths [sequences]; routes [M - sequences, L,
+    K] without each one's last token, None if they were not recorded.
+    """
+
+    def __init__(self, completions: Sequence[Completion]):
+        self.lengths = torch.tensor([len(completion.ids) for completion in completions])
+        self.first = self.lengths.cumsum(0) - self.lengths
+        self.logp = torch.tensor([p for c in completions for p in c.logprobs])
+        routes = [c.routes for c in completions if c.routes is not None]
+        self.routes = torch.cat(routes) if len(routes) == len(completions) else None
 
 
 class GRPOUpdate:
@@ -82,13 +87,12 @@ class GRPOUpdate:
         )
         weights = self._token_weights(batches, completions)
         old = self._old_logps(batches) if config.num_iterations > 1 else None
-        sums, norms = _Sums(), []
+        sampled, sums, norms = _Sampled(completions), _Sums(), []
         for iteration in range(config.num_iterations):
             for index, batch in enumerate(batches):
                 old_logp = None if old is None else old[index]
-                self._accumulate(
-                    batch, completions, advantages, weights[index], old_logp, sums, iteration == 0
-                )
+                unmoved = sampled if iteration == 0 else None
+                self._accumulate(batch, advantages, weights[index], old_logp, sums, unmoved)
             norms.append(self._finish(step))
         self.maybe_sync_reference(step)
         num_tokens = sum(len(batch.target) for batch in batches)
@@ -96,7 +100,7 @@ class GRPOUpdate:
         figures = {
             "loss": sums.loss / config.num_iterations,
             "grad_norm": sum(norms) / len(norms),
-            "learning_rate": learning_rate(config, step),
+            "learning_rate": learning_rate_of_step(config, step),
             "clip_ratio/low_mean": sums.clip_low / passes,
             "clip_ratio/high_mean": sums.clip_high / passes,
             "clip_ratio/region_mean": (sums.clip_low + sums.clip_high) / passes,
@@ -139,14 +143,13 @@ class GRPOUpdate:
     def _accumulate(
         self,
         batch: PackedSequences,
-        completions: Sequence[Completion],
         advantages: Tensor,
         weights: Tensor,
         old_logp: Tensor | None,
         sums: _Sums,
-        first: bool,
+        sampled: _Sampled | None,
     ) -> None:
-        """Forward and backward of one micro-batch."""
+        """Forward and backward of one micro-batch; sampled: to compare with, before any update."""
         config = self.config
         scored = score_tokens(self.model, batch, self.dtype)
         now = scored.logp.detach()
@@ -167,65 +170,33 @@ class GRPOUpdate:
         low, high = clip_fractions(now, old, advantage, config.epsilon, config.epsilon_high)
         sums.clip_low += low * len(now)
         sums.clip_high += high * len(now)
-        if first:
+        if sampled is not None:
             self.load.add(scored.routing)
-            self._compare(batch, completions, now, sums)
-            self._compare_routes(batch, completions, scored.routing, sums)
+            self._compare(batch, sampled, scored, sums)
 
     def _compare(
-        self,
-        batch: PackedSequences,
-        completions: Sequence[Completion],
-        logp: Tensor,
-        sums: _Sums,
+        self, batch: PackedSequences, sampled: _Sampled, scored: ScoredTokens, sums: _Sums
     ) -> None:
-        """How far the trainer is from the sampler: log-probabilities, before any update."""
-        sampled = torch.tensor(
-            [
-                completions[sequence].logprobs[order]
-                for sequence, order in zip(
-                    batch.sequence.tolist(), batch.order.tolist(), strict=True
-                )
-            ]
-        )  # [M]
-        gap = (logp - sampled).abs()
+        """How far the trainer is from the sampler, before any update: probabilities and routes."""
+        place = sampled.first[batch.sequence] + batch.order  # [M]
+        gap = (scored.logp.detach() - sampled.logp[place]).abs()
         sums.gap_sum += float(gap.sum())
         sums.gap_max = max(sums.gap_max, float(gap.max()))
-
-    def _compare_routes(
-        self,
-        batch: PackedSequences,
-        completions: Sequence[Completion],
-        routing: tuple[RoutingStatistics, ...],
-        sums: _Sums,
-    ) -> None:
-        """Count the tokens that some layer sends to other experts than the sampler did."""
-        recorded = [completions[int(i)].routes for i in batch.sequence.unique()]
-        if not routing or any(routes is None for routes in recorded):
+        if sampled.routes is None or not scored.routing:
             return
-        lengths = torch.tensor([len(completion.ids) for completion in completions])
-        fed = batch.order < lengths[batch.sequence] - 1  # [M]; the last token is never fed
-        if not fed.any():
-            return
-        places = batch.position[fed] + 1  # where the completion token itself is the input
-        sampled = torch.stack(
-            [
-                routes[order]
-                for sequence, order in zip(
-                    batch.sequence[fed].tolist(), batch.order[fed].tolist(), strict=True
-                )
-                if (routes := completions[sequence].routes) is not None
-            ]
-        )  # [M, L, K]
-        trained = torch.stack([s.routing.expert_idx[places] for s in routing], dim=1)  # [M, L, K]
-        same = sampled.long().sort(dim=-1).values == trained.sort(dim=-1).values
-        sums.routes += len(places)
+        fed = batch.order < sampled.lengths[batch.sequence] - 1  # [M]; the last is never fed
+        inputs = batch.position[fed] + 1  # where the completion token itself is the input
+        # Routes lack the last token of every completion before this one.
+        wanted = sampled.routes[place[fed] - batch.sequence[fed]]  # [M, L, K]
+        chosen = torch.stack([s.routing.expert_idx[inputs] for s in scored.routing], dim=1)
+        same = wanted.long().sort(dim=-1).values == chosen.sort(dim=-1).values
+        sums.routes += len(inputs)
         sums.routes_differ += int((~same.all(dim=-1).all(dim=-1)).sum())
 
     def _finish(self, step: int) -> float:
         norm = float(clip_grad_norm_(self.model.parameters(), self.config.clip_grad_norm))
         if math.isfinite(norm):
-            self.optimizer.step(learning_rate(self.config, step))
+            self.optimizer.step(learning_rate_of_step(self.config, step))
         else:
             self.optimizer.zero_grad()
         return norm

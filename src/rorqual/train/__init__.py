@@ -3,8 +3,9 @@
 from rorqual.train.device import choose_dtype, multiplies_bfloat16
 from rorqual.train.folder import RunFolder, model_directory
 from rorqual.train.interrupt import StopRequest, stop_on_signals
-from rorqual.train.loop import Trainer, TrainResult, UnstableRun
+from rorqual.train.loop import Trainer
 from rorqual.train.run import run_pretraining, run_sft
+from rorqual.train.run_loop import TrainResult, UnstableRun
 from rorqual.train.sft import SFTTrainer, prepare_data
 from rorqual.train.step import StepResult, TrainStep
 from rorqual.train.validate import bits_per_byte

@@ -24,7 +24,8 @@ from rorqual.tokenizer import Tokenizer
 from rorqual.train.device import choose_dtype
 from rorqual.train.folder import RunFolder, model_directory
 from rorqual.train.interrupt import stop_on_signals
-from rorqual.train.loop import Trainer, TrainResult
+from rorqual.train.loop import Trainer
+from rorqual.train.run_loop import TrainResult
 from rorqual.train.sft import SFTTrainer, prepare_data
 from rorqual.units import format_count
 

@@ -1,8 +1,22 @@
 """What changes over a run, as functions of progress = tokens seen / token budget, in [0, 1]."""
 
 import math
+from typing import Protocol
 
 from rorqual.config import TrainConfig
+
+
+class StepSchedule(Protocol):
+    """The fields of [rl] and [distill] that the learning rate follows, counted in steps."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def min_learning_rate_ratio(self) -> float: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def max_steps(self) -> int: ...
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
@@ -40,3 +54,13 @@ def mtp_weight(config: TrainConfig, progress: float) -> float:
 def bias_update_speed(config: TrainConfig, progress: float) -> float:
     """Gamma of the selection bias; 0 towards the end."""
     return 0.0 if progress >= config.bias_freeze_fraction else config.bias_update_speed
+
+
+def learning_rate_of_step(config: StepSchedule, step: int) -> float:
+    """Linear warm-up, then a cosine to min_learning_rate_ratio at max_steps."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    span = max(config.max_steps - config.warmup_steps, 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * min((step - config.warmup_steps) / span, 1.0)))
+    lowest = config.min_learning_rate_ratio
+    return config.learning_rate * (lowest + (1 - lowest) * cosine)

@@ -5,10 +5,8 @@ the rows of all epochs hold, so every schedule is known before the first step. A
 its newest checkpoint is bit for bit the uninterrupted one.
 """
 
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +15,6 @@ from rorqual.config.sft import SFTRunConfig
 from rorqual.errors import ConfigError, DataError
 from rorqual.model import IGNORED, PackedTokens, Transformer, loss_terms
 from rorqual.parallel import Processes
-from rorqual.planner import count_parameters, mtp_train_flops_per_token, train_flops_per_token
 from rorqual.tokenizer import Tokenizer
 from rorqual.train.conversations import (
     Conversation,
@@ -29,13 +26,10 @@ from rorqual.train.conversations import (
 )
 from rorqual.train.device import choose_dtype
 from rorqual.train.folder import RunFolder
-from rorqual.train.interrupt import StopRequest
-from rorqual.train.loop import TrainResult, UnstableRun
-from rorqual.train.progress import TrainingProgress
-from rorqual.train.report import write_report
+from rorqual.train.run_loop import RunLoop
 from rorqual.train.samples import Sample, read_samples
-from rorqual.train.state import RunState, restore, save
-from rorqual.train.step import StepResult, TrainStep
+from rorqual.train.state import restore
+from rorqual.train.step import StepResult
 from rorqual.train.worked import worked_examples
 
 
@@ -93,7 +87,7 @@ def prepare_data(config: SFTRunConfig, tokenizer: Tokenizer) -> SFTData:
     return SFTData(loader, held_out, encoded)
 
 
-class SFTTrainer:
+class SFTTrainer(RunLoop):
     """One fine-tuning run."""
 
     def __init__(
@@ -116,14 +110,12 @@ class SFTTrainer:
                 f"train.sequences_per_step={tune.sequences_per_step} is not a multiple of "
                 f"{processes.world_size} processes; raise it to one"
             )
-        self.config, self.folder, self.processes = config, folder, processes
-        self.model, self.tokenizer, self.data = model, tokenizer, data
-        self.loader = data.loader
-        budget = self.loader.num_rows * tune.sequence_length
-        self.train_config = tune.train_config(budget)
-        self.dtype = choose_dtype(self.train_config, processes.device)
-        self.step = TrainStep(model, self.train_config, processes, self.dtype)
-        self.state = RunState(token_budget=budget)
+        self.config, self.data, self.loader = config, data, data.loader
+        train = tune.train_config(self.loader.num_rows * tune.sequence_length)
+        dtype = choose_dtype(train, processes.device)
+        super().__init__(train, folder, processes, model, tokenizer, dtype)
+        assert train.token_budget is not None
+        self.state.token_budget = train.token_budget
         self._fingerprint = self.loader.fingerprint
 
     def resume(self) -> None:
@@ -140,30 +132,7 @@ class SFTTrainer:
         if self.processes.is_main:
             self.folder.forget_after(self.state.step or -1)  # step 0 is measured anew
 
-    def run(self, stop: StopRequest) -> TrainResult:
-        """Train to the end of the last epoch or until `stop` is set; always leaves a checkpoint."""
-        started = time.monotonic() - self.state.elapsed_seconds
-        last_checkpoint = time.monotonic()
-        flops_per_token = self._flops_per_token()
-        budget = self.state.token_budget
-        with TrainingProgress(
-            budget, flops_per_token, enabled=self.processes.is_main
-        ) as self.progress:
-            self._begin()
-            while self.state.tokens_seen < budget and not self.processes.any(bool(stop)):
-                result, seconds = self._one_step()
-                self.state.elapsed_seconds = time.monotonic() - started
-                self._record(result, seconds, flops_per_token)
-                self._guard(result)
-                self._validate_if_due()
-                due = time.monotonic() - last_checkpoint >= self.config.train.checkpoint_seconds
-                if self.processes.any(due):
-                    self._checkpoint()
-                    last_checkpoint = time.monotonic()
-            path = self._checkpoint()
-        return TrainResult(self.state.step, self.state.tokens_seen, stop.signal_name, path)
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Say what the data is; measure what the model was before the first step."""
         counts = self.data.counts()
         self.progress.say(
@@ -178,18 +147,24 @@ class SFTTrainer:
                 self.folder.log({"kind": "data", "step": 0} | counts)
             self._validate()
 
-    def _one_step(self) -> tuple[StepResult, float]:
-        before = time.perf_counter()
-        tune, processes = self.config.train, self.processes
+    def position(self) -> dict[str, Any]:
+        """Rows seen, and of which conversations."""
+        return {"fingerprint": self._fingerprint, "rows_seen": self.loader.rows_seen}
+
+    def take_step(self) -> tuple[StepResult, int]:
+        """Train on the next rows; the last batch of a run may be smaller."""
+        processes, before = self.processes, self.loader.rows_seen
         progress = self.state.tokens_seen / self.state.token_budget
-        rows_before = self.loader.rows_seen
         batch = self.loader.next_batch(
-            tune.sequences_per_step, processes.rank, processes.world_size
+            self.train.sequences_per_step, processes.rank, processes.world_size
         )
         result = self.step.run(self._micro_batches(batch), progress)
-        self.state.step += 1
-        self.state.tokens_seen += (self.loader.rows_seen - rows_before) * tune.sequence_length
-        return result, time.perf_counter() - before
+        return result, (self.loader.rows_seen - before) * self.train.sequence_length
+
+    def look(self) -> None:
+        """The held-out loss, when its share of the budget has passed."""
+        if self.is_validation_due():
+            self._validate()
 
     def _micro_batches(self, batch: PackedTokens) -> list[PackedTokens]:
         size = self.config.train.sequences_per_micro_batch
@@ -197,45 +172,6 @@ class SFTTrainer:
         parts = (batch.tokens, batch.document_idx, batch.loss_mask)
         split = (part.to(self.processes.device).split(size) for part in parts)
         return [PackedTokens(*rows) for rows in zip(*split, strict=True)]
-
-    def _record(self, result: StepResult, seconds: float, flops_per_token: float) -> None:
-        if not self.processes.is_main:
-            return
-        state = self.state
-        tokens_per_step = self.config.train.sequences_per_step * self.config.train.sequence_length
-        tokens_per_second = tokens_per_step / seconds
-        common: dict[str, Any] = {
-            "kind": "step",
-            "step": state.step,
-            "tokens_seen": state.tokens_seen,
-            "elapsed_seconds": round(state.elapsed_seconds, 3),
-            "tokens_per_second": round(tokens_per_second, 1),
-            "flops_per_second": round(tokens_per_second * flops_per_token),
-        }
-        self.folder.log(common | asdict(result))
-        self.progress.step(state.step, state.tokens_seen, result, tokens_per_second)
-
-    def _guard(self, result: StepResult) -> None:
-        """Count skipped steps; stop with a checkpoint after too many in a row."""
-        if result.skipped is None:
-            self.state.skipped_in_a_row = 0
-            return
-        self.state.skipped_in_a_row += 1
-        self.progress.say(f"step {self.state.step} skipped: {result.skipped}")
-        if self.state.skipped_in_a_row >= self.config.train.max_skipped_steps:
-            path = self._checkpoint()
-            raise UnstableRun(
-                f"{self.state.skipped_in_a_row} steps in a row were skipped ({result.skipped}); "
-                f"the weights of the last accepted step are in {path}; look at metrics.jsonl and "
-                "start again with a lower train.learning_rate"
-            )
-
-    def _validate_if_due(self) -> None:
-        progress = self.state.tokens_seen / self.state.token_budget
-        due = int(progress / self.config.train.validation_fraction + 1e-9)
-        if due > self.state.validations_done:
-            self.state.validations_done = due
-            self._validate()
 
     def _validate(self) -> None:
         """Log the mean loss of the held-out targets, if there are any."""
@@ -268,22 +204,3 @@ class SFTTrainer:
             nats += float(terms.main)
             num_targets += int((rows.targets() != IGNORED).sum())
         return nats / num_targets
-
-    def _checkpoint(self) -> Path:
-        path = self.folder.checkpoint_path(self.state.step)
-        if not path.exists():
-            position = {"fingerprint": self._fingerprint, "rows_seen": self.loader.rows_seen}
-            self.state.loader = position
-            save(path, self.model, self.tokenizer, self.step, self.state)
-            if self.processes.is_main:
-                self.folder.prune(self.config.train.keep_checkpoints)
-        if self.processes.is_main:
-            write_report(self.folder, self.folder.path.name)
-        return path
-
-    def _flops_per_token(self) -> float:
-        """Training FLOPs per token of a row, MTP modules included."""
-        model, length = self.model.config, self.config.train.sequence_length
-        counts = count_parameters(model)
-        main = train_flops_per_token(model, counts, length, causal=True)
-        return main + mtp_train_flops_per_token(model, counts, length)
