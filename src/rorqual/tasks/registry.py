@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 from rorqual.errors import ConfigError
+from rorqual.tasks.about_itself import AboutItself
 from rorqual.tasks.abstain import Abstain
 from rorqual.tasks.animation import Animation
 from rorqual.tasks.arithmetic import Arithmetic
@@ -42,6 +43,7 @@ _TASKS: tuple[type[Task], ...] = (
     PythonFunction,
     Animation,
     Abstain,
+    AboutItself,
 )
 
 
