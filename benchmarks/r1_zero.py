@@ -88,9 +88,11 @@ def fine_tune(base: Path, arm: dict[str, Any], seed: int, folder: RunFolder, bud
     return run_sft(config, folder, join_processes()).checkpoint
 
 
-def judge(model: Path, share: dict[str, Any], folder: Path) -> dict[str, Any]:
+def judge(
+    model: Path, share: dict[str, Any], folder: Path, asked: dict[str, Any]
+) -> dict[str, Any]:
     """Held-out figures of a model on one family, all levels together."""
-    config = EvalRunConfig.model_validate({"eval": settings()["eval"], "tasks": [share]})
+    config = EvalRunConfig.model_validate({"eval": asked, "tasks": [share]})
     summary = evaluate_checkpoint(model, config, EvalFolder(folder)).summary
     overall = summary["groups"][0]
     kept = ("pass@1", "pass@1_interval", "share_thinking", "mean_length", "share_truncated")
@@ -134,7 +136,7 @@ def run_arm(base: Path, out: Path, name: str, seed: int) -> None:
                 sum(line["step_time"] for line in metrics(folder) if line["kind"] == "step"), 1
             ),
         }
-    record |= {"after": judge(model, arm["task"], path / "eval")}
+    record |= {"after": judge(model, arm["task"], path / "eval", settings()["eval"])}
     path.joinpath("result.json").write_text(json.dumps(record), encoding="utf-8")
     print(json.dumps(record["after"]), flush=True)
 
@@ -144,7 +146,10 @@ def collect(base: Path, out: Path, thinking_share: float) -> None:
     chosen = settings()
     families = {arm["task"]["name"]: arm["task"] for arm in chosen["arms"].values()}
     directory = model_directory(base)
-    before = {name: judge(directory, task, out / f"base-{name}") for name, task in families.items()}
+    before = {
+        name: judge(directory, task, out / f"base-{name}", chosen["eval"])
+        for name, task in families.items()
+    }
     runs = [
         json.loads((out / f"{name}-{seed}" / "result.json").read_text(encoding="utf-8"))
         for name in chosen["arms"]

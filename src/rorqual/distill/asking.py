@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from rorqual.config.distill import DistillRunConfig
-from rorqual.distill.costs import sampled_tokens
 from rorqual.distill.source import Figures
 from rorqual.eval.items import judge_all
 from rorqual.model import Completion, Transformer
+from rorqual.rl.costs import sampled_tokens
 from rorqual.rl.curriculum import derive_seed
 from rorqual.rl.rollout import Sampler, completion_text, prompt_ids
 from rorqual.tasks import Problem, Task, make_in_split

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from rorqual.distill.asking import Asking
-from rorqual.distill.costs import Tokens
 from rorqual.distill.source import Drawn, Source
 from rorqual.distill.teacher import compare
 from rorqual.model import Transformer
+from rorqual.rl.costs import Tokens
 from rorqual.rl.packing import PackedSequences
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rorqual.distill.costs import Tokens
 from rorqual.model import Transformer
+from rorqual.rl.costs import Tokens
 from rorqual.rl.packing import PackedSequences
 
 Figures = dict[str, float | None]

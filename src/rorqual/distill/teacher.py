@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rorqual.checkpoint import load_model
 from rorqual.config import ModelConfig
-from rorqual.distill.costs import Tokens, packed_tokens
 from rorqual.distill.divergence import Direction, divergence
 from rorqual.errors import ConfigError
 from rorqual.kernels.ops import Ops
 from rorqual.model import Transformer
+from rorqual.rl.costs import Tokens, packed_tokens
 from rorqual.rl.packing import PackedSequences
 from rorqual.tokenizer.files import added_tokens, parse_object, read_files
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from rorqual.distill.asking import Asking
-from rorqual.distill.costs import Tokens
 from rorqual.distill.endpoint import Endpoint
 from rorqual.distill.source import Drawn, Preparation, Source
 from rorqual.errors import DataError
 from rorqual.model import Transformer
+from rorqual.rl.costs import Tokens
 from rorqual.rl.curriculum import derive_seed
 from rorqual.rl.packing import PackedSequences
 from rorqual.tasks import Problem

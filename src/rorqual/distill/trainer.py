@@ -23,13 +23,13 @@ from rorqual.checkpoint import (
 )
 from rorqual.config import ModelConfig
 from rorqual.config.distill import DistillRunConfig
-from rorqual.distill.costs import FlopCounter, Tokens
 from rorqual.distill.progress import DistillProgress
 from rorqual.distill.source import Source
 from rorqual.distill.update import DistillUpdate
 from rorqual.errors import DataError
 from rorqual.model import Transformer
 from rorqual.planner import count_parameters
+from rorqual.rl.costs import FlopCounter, Tokens
 from rorqual.rl.held_out import HeldOut, in_words
 from rorqual.rl.trainer import BEST
 from rorqual.tokenizer import Tokenizer

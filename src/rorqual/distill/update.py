@@ -11,9 +11,9 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from rorqual.config.distill import DistillConfig
-from rorqual.distill.costs import Tokens, packed_tokens
 from rorqual.distill.source import Drawn, Figures, Source
 from rorqual.model import Transformer
+from rorqual.rl.costs import Tokens, packed_tokens
 from rorqual.rl.packing import PackedSequences, pack_sequences
 from rorqual.train.balance import LoadCounter, max_violation
 from rorqual.train.optimizer import RunOptimizer

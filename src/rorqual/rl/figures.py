@@ -25,6 +25,7 @@ def rollout_figures(rollouts: Rollouts) -> dict[str, float | None]:
         "groups/all_right": float((useless >= 0.5).sum()) / len(groups),
         "groups/kept": float(len(rollouts.kept)),
         "accuracy": float(right.float().mean()),
+        "tokens/sampled": float(rollouts.sampled_tokens),
         "time/gen": rollouts.generate_seconds,
         "time/score": rollouts.score_seconds,
     }

@@ -16,6 +16,7 @@ from torch import Tensor
 from rorqual.config.rl import RLConfig
 from rorqual.model import Completion, Transformer
 from rorqual.rl.advantages import has_signal, soft_overlong_penalty
+from rorqual.rl.costs import sampled_tokens
 from rorqual.rl.curriculum import Curriculum, Drawn, derive_seed
 from rorqual.rl.rewards import Judged, Rewards, Written
 from rorqual.tasks import Problem, Score
@@ -66,6 +67,7 @@ class Rollouts:
     kept: list[Group] = field(default_factory=list)
     drawn: list[Group] = field(default_factory=list)
     parts: dict[str, list[float]] = field(default_factory=dict)
+    sampled_tokens: int = 0
     generate_seconds: float = 0.0
     score_seconds: float = 0.0
 
@@ -144,6 +146,7 @@ class Collector:
             record_routes=True,
         )
         generated = time.perf_counter()
+        rollouts.sampled_tokens += sampled_tokens(prompts, [c.ids for c in completions])
         written = [
             Written(
                 drawn[row // size].problem,

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from rorqual.config.rl import RLConfig
 from rorqual.model import Completion, Transformer
 from rorqual.rl.advantages import group_advantages
+from rorqual.rl.costs import packed_tokens
 from rorqual.rl.losses import aggregation_weights, clip_fractions, clipped_surrogate, k3_kl
 from rorqual.rl.packing import PackedSequences, ScoredTokens, pack_sequences, score_tokens
 from rorqual.rl.rollout import Group
@@ -97,6 +98,8 @@ class GRPOUpdate:
         self.maybe_sync_reference(step)
         num_tokens = sum(len(batch.target) for batch in batches)
         passes = num_tokens * config.num_iterations
+        fed = sum(packed_tokens(batch) for batch in batches)
+        reference_passes = 0 if self.reference is None else config.num_iterations
         figures = {
             "loss": sums.loss / config.num_iterations,
             "grad_norm": sum(norms) / len(norms),
@@ -108,6 +111,8 @@ class GRPOUpdate:
             "sampling/sampling_logp_difference/max": sums.gap_max,
             "moe/load_violation": max_violation(self.load.counts),
             "moe/route_mismatch": sums.routes_differ / max(sums.routes, 1),
+            "tokens/trained": float(fed * config.num_iterations),
+            "tokens/scored": float(fed * (reference_passes + (old is not None))),
             "time/train": time.perf_counter() - started,
         }
         self.load.counts.zero_()

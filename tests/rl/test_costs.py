@@ -1,10 +1,25 @@
 """Accounting against counts made by hand."""
 
+import pytest
+
 from rorqual.config import ModelConfig
-from rorqual.distill.costs import FlopCounter, Tokens, packed_tokens, sampled_tokens
+from rorqual.config.run import load_run_config
 from rorqual.model import Transformer, initialize, sample_completions
 from rorqual.planner import count_parameters
+from rorqual.rl.costs import FlopCounter, Tokens, packed_tokens, sampled_tokens
 from rorqual.rl.packing import pack_sequences
+
+
+@pytest.fixture
+def teacher_config() -> ModelConfig:
+    return load_run_config("tiny").model
+
+
+@pytest.fixture
+def student_config(teacher_config: ModelConfig) -> ModelConfig:
+    """Smaller, and dense."""
+    changed = {"hidden_size": 32, "n_routed_experts": None}
+    return ModelConfig.model_validate(teacher_config.model_dump() | changed)
 
 
 def test_sampling_reads_each_prompt_once_and_never_the_last_token() -> None:

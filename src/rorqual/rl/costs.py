@@ -1,4 +1,4 @@
-"""What a distillation spends: tokens through each model, and the FLOPs they stand for.
+"""What RL and distillation spend: tokens through each model, and the FLOPs they stand for.
 
 A forward pass costs 2 FLOPs per active weight and token, a trained token 6 (planner/flops.py);
 attention scores are left out, as in that rule. Counted is what really goes through a model: the
