@@ -18,7 +18,7 @@ def teacher_config() -> ModelConfig:
 @pytest.fixture
 def student_config(teacher_config: ModelConfig) -> ModelConfig:
     """Smaller, and dense."""
-    changed = {"hidden_size": 32, "n_routed_experts": None}
+    changed = {"hidden_size": 32, "n_routed_experts": None, "num_nextn_predict_layers": 0}
     return ModelConfig.model_validate(teacher_config.model_dump() | changed)
 
 
