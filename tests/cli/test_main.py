@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import rorqual
 from rorqual.cli import main as command_line
 
 SOURCE = Path(command_line.__file__).parent
@@ -24,6 +25,10 @@ def test_every_command_file_is_in_the_table_and_in_help() -> None:
     listed = run("--help").stdout
     for name, command in command_line.COMMANDS.items():
         assert name in listed and command.summary.split(",")[0][:30] in listed
+
+
+def test_version_is_the_packages() -> None:
+    assert run("--version").stdout == f"rorqual {rorqual.__version__}\n"
 
 
 def test_help_imports_neither_torch_nor_numpy() -> None:

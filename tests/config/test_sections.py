@@ -126,3 +126,8 @@ def test_none_is_a_word_where_the_field_lists_it_and_off_elsewhere() -> None:
     )
     assert config.train.balancing == "none"
     assert config.train.sequences_per_step_start is None
+
+
+def test_a_planner_preset_is_not_a_run_and_the_error_says_so() -> None:
+    with pytest.raises(ConfigError, match="for `rorqual plan`"):
+        load_config(RunConfig, "v3")

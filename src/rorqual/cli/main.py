@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
@@ -69,6 +70,21 @@ def _placeholder() -> None:
     """Stands for a verb in `--help`; never called, since the verb's own module is loaded then."""
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rorqual {__version__}")
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And stop.")
+    ] = False,
+) -> None:
+    """What stands before a verb."""
+    del version
+
+
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded and the others listed by their summaries."""
     app = typer.Typer(
@@ -77,7 +93,7 @@ def build_app(verb: str | None) -> typer.Typer:
         pretty_exceptions_enable=False,
         help=f"Rorqual {__version__}: train, sample and plan DeepSeek-architecture models.",
     )
-    app.callback()(_placeholder)
+    app.callback()(_top)
     for name, command in COMMANDS.items():
         if name != verb:
             app.command(name, help=command.summary)(_placeholder)

@@ -26,6 +26,11 @@ def load_config(kind: type[_Config], name_or_path: str, overrides: tuple[str, ..
     """Read a preset by name or a TOML (or a run's config.json) by path, then apply overrides."""
     path = find_preset(name_or_path)
     raw = read_config_file(path)
+    if "plan" in raw and "plan" not in kind.model_fields:
+        raise ConfigError(
+            f"{path}: a published shape, for `rorqual plan`; to run something, start from another "
+            "preset, such as laptop"
+        )
     for override in overrides:
         apply_override(kind, raw, override)
     return config_from(kind, raw, str(path))
