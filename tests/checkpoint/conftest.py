@@ -1,6 +1,9 @@
 """Small models for every test of this room."""
 
+import argparse
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,8 @@ import torch
 
 from rorqual.config import ModelConfig
 from rorqual.model import Transformer, initialize
+from rorqual.tokenizer import Tokenizer, train_tokenizer
+from tests.checkpoint.tiny_models import write_tiny
 
 TINY: dict[str, Any] = {
     "vocab_size": 96,
@@ -52,3 +57,24 @@ def make_model() -> Callable[..., Transformer]:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Tokenizer:
+    """A tokenizer of 400 ids, trained on a file of the standard library."""
+    return train_tokenizer([Path(argparse.__file__).read_text(encoding="utf-8")], vocab_size=400)
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(
+    tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer
+) -> Callable[[str], Path]:
+    """The directory of a tiny model of one family, written once; not to be changed."""
+
+    @functools.cache
+    def write(name: str) -> Path:
+        directory = tmp_path_factory.mktemp("tiny") / name
+        write_tiny(name, directory, tiny_tokenizer)
+        return directory
+
+    return write

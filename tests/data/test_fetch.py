@@ -91,6 +91,7 @@ def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClients:
     ]
     fake = FakeClients({"book-package": wheel, "code-package": tarball})
     monkeypatch.setattr("rorqual.data.registries.run_client", fake.run)
+    monkeypatch.setattr("rorqual.packages.run_client", fake.run)  # pip's
     monkeypatch.setattr("rorqual.data.registries.shutil.which", lambda name, path=None: name)
     monkeypatch.setattr(fetch_module, "select_sources", lambda profile: sources)
     return fake

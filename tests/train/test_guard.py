@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rorqual.config.run import RunConfig
-from rorqual.train import RunFolder, StopRequest, UnstableRun
+from rorqual.interrupt import StopRequest
+from rorqual.train import RunFolder, UnstableRun
 from tests.train.conftest import new_trainer
 
 

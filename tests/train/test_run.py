@@ -161,7 +161,7 @@ def test_errors_are_one_line_and_lose_nothing(
         (["train", "tiny", "data.vocab_size=600"], 2, "model.vocab_size=512"),
         (["train", "tiny", f"data.root={tmp_path}/none", "--out", f"{tmp_path}/a"], 1, "fetch"),
         (["generate", str(tmp_path)], 1, "config.json"),
-        (["generate", str(finished), "x", "--temperature", "-1"], 1, "negative"),
+        (["generate", str(finished), "x", "--temperature", "-1"], 1, "expected from 0.0"),
     ]
     for arguments, code, words in cases:
         monkeypatch.setattr("sys.argv", ["rorqual", *arguments])

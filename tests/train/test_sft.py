@@ -14,11 +14,12 @@ from rorqual.cli.main import main
 from rorqual.config.run import load_run_config
 from rorqual.config.sft import SFTRunConfig
 from rorqual.errors import DataError
+from rorqual.interrupt import StopRequest
 from rorqual.kernels.ops import select_ops
 from rorqual.model import Transformer, initialize
 from rorqual.parallel import join_processes
 from rorqual.tokenizer import Tokenizer, train_tokenizer
-from rorqual.train import RunFolder, SFTTrainer, StopRequest, prepare_data
+from rorqual.train import RunFolder, SFTTrainer, prepare_data
 from rorqual.train.conversations import Conversation
 
 NAMES = "ann ben mia leo zoe max ida tom eva kim sam lou".split()

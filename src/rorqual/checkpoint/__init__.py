@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rorqual.checkpoint.atomic import atomic_directory, resolve_directory
 from rorqual.checkpoint.hf import Placement, placements, required_placements
+from rorqual.checkpoint.models import resolve_model
 from rorqual.checkpoint.reading import CheckpointReader
+from rorqual.checkpoint.runs import checkpoint_path, checkpoint_steps, model_directory
+from rorqual.checkpoint.weights import Weights, open_weights
 
 if TYPE_CHECKING:
     from rorqual.checkpoint.load import load_model
@@ -26,15 +29,21 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointReader",
     "Placement",
+    "Weights",
     "atomic_directory",
+    "checkpoint_path",
+    "checkpoint_steps",
     "full_state_dict",
     "full_tensors",
     "load_model",
     "load_training_state",
+    "model_directory",
     "on_first_process",
+    "open_weights",
     "placements",
     "required_placements",
     "resolve_directory",
+    "resolve_model",
     "save_model",
     "save_training_state",
     "write_model",

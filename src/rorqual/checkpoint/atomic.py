@@ -38,17 +38,43 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _replace(path, temporary)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if _is_disk_full(error):
-            raise CapacityError(
-                f"{path}: the disk is full, nothing was saved and what was there is kept; free "
-                "space or save elsewhere"
-            ) from error
-        if isinstance(error, OSError):
-            raise CheckpointError(
-                f"{path}: cannot be saved ({error}), what was there is kept; choose a directory "
-                "that can be written"
-            ) from error
+        _raise_named(error, path, "directory")
         raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a file name to write to; it becomes `path` when the block ends without an error."""
+    path = path.resolve()
+    temporary = path.parent / f"{_temporary_prefix(path)}{os.getpid()}"
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a directory, expected a file or nothing; move it away")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in path.parent.glob(f"{_temporary_prefix(path)}*"):
+            left_behind.unlink()
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        _raise_named(error, path, "place")
+        raise
+
+
+def _raise_named(error: BaseException, path: Path, what: str) -> None:
+    """A full disk or another operating system error as one that names the path; else nothing."""
+    if _is_disk_full(error):
+        raise CapacityError(
+            f"{path}: the disk is full, nothing was saved and what was there is kept; free "
+            "space or save elsewhere"
+        ) from error
+    if isinstance(error, OSError):
+        raise CheckpointError(
+            f"{path}: cannot be saved ({error}), what was there is kept; choose a {what} "
+            "that can be written"
+        ) from error
 
 
 def resolve_directory(path: Path) -> Path:

@@ -10,6 +10,7 @@ MTP modules are layers `num_hidden_layers + k`. As in the published checkpoints 
 because other engines look for them there, and on reading may be absent but must not differ.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from rorqual.checkpoint.reading import CheckpointReader
@@ -68,21 +69,38 @@ def required_placements(
 
     Without MTP its tensors may be there or not; copies are listed where the checkpoint has them.
     """
-    table = {placement.name: placement for placement in placements(config)}
+    prefixes = mtp_prefixes(config)
+    return match_placements(
+        placements(config), reader, config.model_type, prefixes, with_optional=with_mtp
+    )
+
+
+def match_placements(
+    places: Iterable[Placement],
+    reader: CheckpointReader,
+    family: str,
+    optional: tuple[str, ...] = (),
+    *,
+    with_optional: bool = True,
+) -> list[Placement]:
+    """The placements of a table to load, checked against a checkpoint of that family.
+
+    optional: name prefixes that may be left out of what is required (MTP modules).
+    """
+    table = {placement.name: placement for placement in places}
     found = set(reader.names())
     extra = sorted(found - table.keys())
     if extra:
         raise CheckpointError(
-            f"{reader.where(extra[0])} has no place in a {config.model_type} model of this "
+            f"{reader.where(extra[0])} has no place in a {family} model of this "
             f"config.json ({len(extra)} such tensors); config.json and weights do not belong "
             "together"
         )
-    prefixes = mtp_prefixes(config)
-    if not with_mtp:
-        table = {name: p for name, p in table.items() if not name.startswith(prefixes)}
+    if not with_optional:
+        table = {name: p for name, p in table.items() if not name.startswith(optional)}
     missing = [p.name for p in table.values() if p.name not in found and not p.copy]
     if missing:
-        _raise_missing(missing, prefixes, reader)
+        _raise_missing(missing, optional, reader)
     wanted = [placement for name, placement in table.items() if name in found]
     for placement in wanted:
         shape = reader.shape(placement.name)

@@ -4,7 +4,6 @@ In memory experts are stacked, on disk they are split (`hf.py`); the tensors are
 they are written. The directory appears whole or not at all (`atomic.py`).
 """
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,16 +15,12 @@ from torch import distributed as dist
 
 from rorqual.checkpoint.atomic import atomic_directory
 from rorqual.checkpoint.hf import HEAD, Placement, placements
-from rorqual.checkpoint.index import INDEX_FILE, SINGLE_FILE
 from rorqual.checkpoint.tensors import dtype_name, full_tensors, tensor_bytes
-from rorqual.checkpoint.writing import TensorSource, write_safetensors
+from rorqual.checkpoint.writing import MAX_SHARD_BYTES, TensorSource, write_json, write_shards
 from rorqual.config import ModelConfig, model_config_to_hf
 from rorqual.errors import CheckpointError, RorqualError
 from rorqual.model import Transformer
 from rorqual.tokenizer import Tokenizer
-
-MAX_SHARD_BYTES = 4 * 2**30
-METADATA = {"format": "pt"}  # transformers refuses files without it
 
 
 def save_model(
@@ -104,13 +99,13 @@ def write_model(
     expected = {placement.parameter for placement in table} | {HEAD}
     assert state.keys() == expected, f"not of this config: {sorted(state.keys() ^ expected)[:3]}"
     dtype_text = str(dtype).removeprefix("torch.")
-    _write_json(directory / "config.json", model_config_to_hf(config, dtype=dtype_text))
+    write_json(directory / "config.json", model_config_to_hf(config, dtype=dtype_text))
     tokens = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
-    _write_json(directory / "generation_config.json", {**tokens, **(generation or {})})
+    write_json(directory / "generation_config.json", {**tokens, **(generation or {})})
     if tokenizer is not None:
         tokenizer.save(directory)
     sources = [_source(p, state[p.parameter], dtype) for p in table if p.written]
-    _write_shards(directory, sources, max_shard_bytes)
+    write_shards(directory, sources, max_shard_bytes)
 
 
 def _source(placement: Placement, parameter: Tensor, dtype: torch.dtype) -> TensorSource:
@@ -128,30 +123,3 @@ def _part_bytes(
     parameter: Tensor, index: tuple[int | slice, ...], dtype: torch.dtype
 ) -> memoryview:
     return tensor_bytes(parameter[index].to(dtype))
-
-
-def _write_shards(directory: Path, sources: list[TensorSource], max_shard_bytes: int) -> None:
-    """One file if everything fits, else shards of at most that size (a tensor is never split)."""
-    shards: list[list[TensorSource]] = [[]]
-    filled_bytes = 0
-    for source in sources:
-        if shards[-1] and filled_bytes + source.num_bytes > max_shard_bytes:
-            shards.append([])
-            filled_bytes = 0
-        shards[-1].append(source)
-        filled_bytes += source.num_bytes
-    if len(shards) == 1:
-        write_safetensors(directory / SINGLE_FILE, shards[0], METADATA)
-        return
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_safetensors(directory / file, shard, METADATA)
-        weight_map |= {source.name: file for source in shard}
-    total_bytes = sum(source.num_bytes for source in sources)
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    _write_json(directory / INDEX_FILE, index)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

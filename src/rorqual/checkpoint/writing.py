@@ -10,11 +10,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rorqual.checkpoint.dtypes import CONTAINERS
+from rorqual.checkpoint.index import INDEX_FILE, SINGLE_FILE
 from rorqual.checkpoint.safetensors_file import LENGTH_BYTES
 
 ALIGNMENT = 8
+MAX_SHARD_BYTES = 4 * 2**30
+METADATA = {"format": "pt"}  # transformers refuses files without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +60,33 @@ def write_safetensors(
             data = source.read()
             assert data.nbytes == source.num_bytes, f"{source.name}: wrote {data.nbytes} bytes"
             file.write(data)
+
+
+def write_shards(
+    directory: Path, sources: Sequence[TensorSource], max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """One file if everything fits, else shards of at most that size (a tensor is never split)."""
+    shards: list[list[TensorSource]] = [[]]
+    filled_bytes = 0
+    for source in sources:
+        if shards[-1] and filled_bytes + source.num_bytes > max_shard_bytes:
+            shards.append([])
+            filled_bytes = 0
+        shards[-1].append(source)
+        filled_bytes += source.num_bytes
+    if len(shards) == 1:
+        write_safetensors(directory / SINGLE_FILE, shards[0], METADATA)
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_safetensors(directory / file, shard, METADATA)
+        weight_map |= {source.name: file for source in shard}
+    total_bytes = sum(source.num_bytes for source in sources)
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+    write_json(directory / INDEX_FILE, index)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """A JSON file as people read it."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

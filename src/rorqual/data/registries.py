@@ -1,16 +1,13 @@
 """Downloads one package file from npm, PyPI or Debian through their ordinary clients.
 
 None needs root. A file appears under its final name only once its hash has been checked, so an
-interrupted download is simply made again. `MissingSourceError` means that a source cannot be
-had here (no client, no network, no such package); a wrong hash is a plain `DataError`, because
-that is never to be shrugged off.
+interrupted download is simply made again. `MissingSourceError` (packages.py) means that a source
+cannot be had here; a wrong hash is a plain `DataError`, because that is never to be shrugged off.
 """
 
-import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -19,13 +16,7 @@ from typing import NamedTuple
 
 from rorqual.data.sources import Source
 from rorqual.errors import DataError
-
-_TIMEOUT_SECONDS = 900
-_WHEEL_PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64")
-
-
-class MissingSourceError(DataError):
-    """A source that cannot be had on this machine; the fetch goes on and reports it."""
+from rorqual.packages import MissingSourceError, file_sha256, pip_download, run_client
 
 
 class Download(NamedTuple):
@@ -34,26 +25,6 @@ class Download(NamedTuple):
     path: Path
     version: str
     sha256: str | None
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def run_client(command: list[str], what: str) -> str:
-    """Runs a package client and returns its stdout; any failure is a MissingSourceError."""
-    try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MissingSourceError(f"{what}: {command[0]} could not be run ({error})") from error
-    if result.returncode:
-        lines = [line for line in result.stderr.splitlines() if line.strip()]
-        raise MissingSourceError(f"{what}: {lines[-1] if lines else 'no reason given'}")
-    return result.stdout
 
 
 class Registries:
@@ -105,7 +76,7 @@ class Registries:
             if source.registry == "npm":
                 _npm_pack(package, version, partial)
             elif source.registry == "pypi":
-                _pip_download(package, version, partial)
+                pip_download(package, version, partial)
             else:
                 self._apt.download(package, version, partial)
             files = list(partial.iterdir())
@@ -124,16 +95,6 @@ def _npm_pack(package: str, version: str, folder: Path) -> None:
         raise MissingSourceError(f"npm package {package}: there is no npm; install Node >= 20")
     command = [npm, "pack", f"{package}@{version}", "--pack-destination", str(folder), "--silent"]
     run_client(command, f"npm package {package} {version}")
-
-
-def _pip_download(package: str, version: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--only-binary", ":all:", "--dest", str(folder)]
-    command += ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"]
-    command += ["--abi", "abi3", "--abi", "none"]
-    for platform in _WHEEL_PLATFORMS:
-        command += ["--platform", platform]
-    run_client([*command, f"{package}=={version}"], f"PyPI package {package} {version}")
 
 
 class Apt:

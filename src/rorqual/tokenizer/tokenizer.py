@@ -87,6 +87,11 @@ class Tokenizer:
         write_files(self._files, Path(directory))
 
     @property
+    def files(self) -> TokenizerFiles:
+        """What the tokenizer was made from, for writing it in another format."""
+        return self._files
+
+    @property
     def vocab_size(self) -> int:
         """One more than the highest id; a model's embedding may be padded beyond it."""
         return len(self._token_bytes)

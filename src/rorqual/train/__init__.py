@@ -1,8 +1,7 @@
 """Training: the step, the loops around it, and what a run leaves behind (torch)."""
 
 from rorqual.train.device import choose_dtype, multiplies_bfloat16
-from rorqual.train.folder import RunFolder, model_directory
-from rorqual.train.interrupt import StopRequest, stop_on_signals
+from rorqual.train.folder import RunFolder
 from rorqual.train.loop import Trainer
 from rorqual.train.run import run_pretraining, run_sft
 from rorqual.train.run_loop import TrainResult, UnstableRun
@@ -15,7 +14,6 @@ __all__ = [
     "RunFolder",
     "SFTTrainer",
     "StepResult",
-    "StopRequest",
     "TrainResult",
     "TrainStep",
     "Trainer",
@@ -23,12 +21,10 @@ __all__ = [
     "WorkedExample",
     "bits_per_byte",
     "choose_dtype",
-    "model_directory",
     "multiplies_bfloat16",
     "prepare_data",
     "run_pretraining",
     "run_sft",
-    "stop_on_signals",
     "worked_examples",
     "write_task_corpus",
 ]

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 import rorqual
-from rorqual.checkpoint import resolve_directory
+from rorqual.checkpoint import checkpoint_path, checkpoint_steps
 from rorqual.config.sections import ABOUT, config_from
-from rorqual.errors import CheckpointError, ConfigError, DataError
+from rorqual.errors import ConfigError, DataError
 
 _LOGS = ("metrics.jsonl", "samples.jsonl", "rollouts.jsonl")
 _Config = TypeVar("_Config", bound=BaseModel)
@@ -35,17 +35,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def model_directory(path: Path) -> Path:
-    """A model directory as it is; of a run's folder, the newest checkpoint."""
-    folder = RunFolder(path)
-    if not folder.exists or (path / "tokenizer.json").exists():
-        return resolve_directory(path)
-    steps = folder.checkpoint_steps()
-    if not steps:
-        raise CheckpointError(f"{path}: the run has no checkpoint yet; let it train longer")
-    return folder.checkpoint_path(steps[-1])
 
 
 def _not_finite(value: Any) -> bool:
@@ -127,14 +116,11 @@ class RunFolder:
 
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
-        return self.checkpoints / f"step-{step:08d}"
+        return checkpoint_path(self.path, step)
 
     def checkpoint_steps(self) -> list[int]:
         """Steps with a complete checkpoint, oldest first."""
-        if not self.checkpoints.is_dir():
-            return []
-        names = [entry.name for entry in self.checkpoints.iterdir() if entry.is_dir()]
-        return sorted(int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit())
+        return checkpoint_steps(self.path)
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints, and what a killed save left."""

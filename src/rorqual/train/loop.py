@@ -11,12 +11,12 @@ import torch
 from rorqual.config.run import RunConfig
 from rorqual.data import PackedLoader, load_index, validation_batches
 from rorqual.errors import ConfigError
+from rorqual.interrupt import StopRequest
 from rorqual.model import PackedTokens, Sampling, Transformer, generate
 from rorqual.parallel import Processes
 from rorqual.tokenizer import Tokenizer
 from rorqual.tokenizer.special import ASSISTANT, USER
 from rorqual.train.folder import RunFolder
-from rorqual.train.interrupt import StopRequest
 from rorqual.train.rows import packed, without_prompts
 from rorqual.train.run_loop import RunLoop, TrainResult
 from rorqual.train.schedule import sequences_per_step

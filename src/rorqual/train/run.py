@@ -11,19 +11,19 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rorqual.checkpoint import load_model
+from rorqual.checkpoint import load_model, model_directory
 from rorqual.config.run import RunConfig
 from rorqual.config.sft import SFTRunConfig
 from rorqual.data import build_shards
 from rorqual.data.build import OnProgress
 from rorqual.errors import ConfigError
+from rorqual.interrupt import stop_on_signals
 from rorqual.kernels.ops import select_ops
 from rorqual.model import Transformer, initialize
 from rorqual.parallel import Processes, shard_model, threads_per_process
 from rorqual.tokenizer import Tokenizer
 from rorqual.train.device import choose_dtype
-from rorqual.train.folder import RunFolder, model_directory
-from rorqual.train.interrupt import stop_on_signals
+from rorqual.train.folder import RunFolder
 from rorqual.train.loop import Trainer
 from rorqual.train.run_loop import TrainResult
 from rorqual.train.sft import SFTTrainer, prepare_data

@@ -14,12 +14,12 @@ import torch
 
 from rorqual.config import ModelConfig, TrainConfig
 from rorqual.errors import RorqualError
+from rorqual.interrupt import StopRequest
 from rorqual.model import Transformer
 from rorqual.parallel import Processes
 from rorqual.planner import count_parameters, mtp_train_flops_per_token, train_flops_per_token
 from rorqual.tokenizer import Tokenizer
 from rorqual.train.folder import RunFolder
-from rorqual.train.interrupt import StopRequest
 from rorqual.train.progress import TrainingProgress
 from rorqual.train.report import write_report
 from rorqual.train.state import RunState, save
