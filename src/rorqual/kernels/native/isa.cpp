@@ -15,7 +15,7 @@ namespace {
 
 #if defined(__x86_64__)
 struct CpuFeatures {
-  bool avx2 = false, avx512 = false, amx = false;
+  bool avx2 = false, avx512 = false, vnni = false, amx = false;
 };
 
 // Which register files the operating system saves on a context switch.
@@ -48,6 +48,7 @@ CpuFeatures detect() {
   found.avx2 = b & (1u << 5);
   const unsigned need512 = (1u << 16) | (1u << 17) | (1u << 28) | (1u << 30) | (1u << 31);
   found.avx512 = found.avx2 && (b & need512) == need512 && (state & 0xe6) == 0xe6;
+  found.vnni = found.avx512 && (c & (1u << 11));
   const bool tile_bits = (d & (1u << 24)) && (d & (1u << 22)) && (state & 0x60000) == 0x60000;
   unsigned a1 = 0, b1 = 0, c1 = 0, d1 = 0;
   const bool avx512bf16 = __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && (a1 & (1u << 5));
@@ -83,6 +84,14 @@ bool isa_available(int isa) {
     default:
       return false;
   }
+}
+
+bool has_vnni() {
+#if defined(__x86_64__)
+  return features().vnni;
+#else
+  return false;
+#endif
 }
 
 Isa best_isa() {

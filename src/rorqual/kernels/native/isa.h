@@ -26,6 +26,9 @@ Isa best_isa();
 // Whether this machine can run `isa`, and it was compiled in.
 bool isa_available(int isa);
 
+// Whether this machine multiplies bytes (AVX-512 VNNI); asked at run time by the int8 kernels.
+bool has_vnni();
+
 }  // namespace rq
 
 // Declares one function in the namespace of each instruction set.

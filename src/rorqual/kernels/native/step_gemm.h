@@ -1,0 +1,57 @@
+// Products of a few rows with one weight panel: the innermost loops of the runtime.
+//
+// Every output is one chain of fused multiply-adds with k ascending (int8: an exact integer sum),
+// whatever the number of rows of the tile: so decode and prefill give the same bits.
+#pragma once
+
+#include "runtime.h"
+#include "vec.h"
+
+namespace rq::RQ_ISA {
+
+// Rows of activations. `bytes` is their int8 form, needed where the matrix is int8.
+struct Operand {
+  const float* values;
+  int64_t stride;
+  const uint8_t* bytes;
+  int64_t bytes_stride;
+  const float* scales;
+  int64_t sums_offset;  // int4: where a row's group sums begin, in its bytes
+};
+
+// Which rows of a panel's work a tile is: `done` of `total` rows came before. The tiles of a panel
+// share out the reading of the next panel, so that memory works while they calculate.
+struct Progress {
+  int64_t done, total;
+};
+
+// Where a tile prefetches, relative to the words it multiplies: two lines from each offset.
+struct Ahead {
+  int64_t first, second;
+};
+static inline Ahead look_ahead(const Matrix& m, int64_t panel, Progress progress) {
+  if (progress.total <= kTileRows) return {512, 544};
+  const int64_t next = m.panel_words(panel + 1) - m.panel_words(panel);
+  if (progress.done == 0) return {next, next};
+  return progress.done < 2 * kTileRows ? Ahead{next + 32, next + 32} : Ahead{0, 0};
+}
+
+// tile[i][j] = product of row i of the operand (row index[i], or first + i without an index) with
+// output column j of the panel; count <= kTileRows, tile rows are kPanelColumns apart.
+void multiply_panel(const Matrix& matrix, int64_t panel, const Operand& operand,
+                    const int32_t* index, int64_t first, int count, Progress progress, float* tile);
+
+// The int8 form of a row: bytes = round(x * 127 / max|x|), plus 128 if `offset`; zeros (or 128)
+// up to the next multiple of kGroupDepth. Returns max|x| / 127.
+float quantise_row(const float* row, int64_t count, bool offset, uint8_t* bytes);
+
+// 8 times the sum of every kGroupDepth signed bytes: what int4's nibbles plus 8 count too much.
+void sum_groups(const uint8_t* bytes, int64_t count, int32_t* sums);
+
+void multiply_panel_int8(const Matrix& matrix, int64_t panel, const Operand& operand,
+                         const int64_t* rows, int count, Ahead ahead, float* tile);
+
+void multiply_panel_int4(const Matrix& matrix, int64_t panel, const Operand& operand,
+                         const int64_t* rows, int count, float* tile);
+
+}  // namespace rq::RQ_ISA

@@ -1,0 +1,203 @@
+"""The network in plain numpy, with the rounding of each precision: oracle of the native runtime.
+
+One sequence, no cache, keys and values of every head expanded; choices of experts may be given, so
+that a rounding error cannot send a token elsewhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rorqual.config import DenseConfig, ModelConfig
+from rorqual.kernels.runtime_layout import Precision, rotation_tables
+
+Floats = NDArray[np.floating]
+Read = Callable[[str], Floats]
+
+
+def round_bf16(x: Floats) -> Floats:
+    """To the nearest bf16, ties to even."""
+    return torch.from_numpy(np.array(x, np.float32)).bfloat16().float().numpy()
+
+
+def quantise(x: Floats) -> tuple[Floats, Floats]:
+    """Symmetric int8 of each row: integers (as floats), scales [rows, 1]."""
+    most = np.abs(x).max(axis=-1, keepdims=True)
+    factor = np.divide(np.float32(127), most, out=np.zeros_like(most), where=most > 0)
+    return np.rint(x * factor), most / np.float32(127)
+
+
+def round_int4(x: Floats) -> Floats:
+    """Rows in groups of 32 on 16 levels; a group's scale is bf16 and maps its largest to -8."""
+    rows, depth = x.shape
+    padded = np.zeros((rows, -(-depth // 32) * 32), np.float32)
+    padded[:, :depth] = x
+    groups = padded.reshape(rows, -1, 32)
+    place = np.abs(groups).argmax(axis=-1, keepdims=True)
+    scale = round_bf16(np.take_along_axis(groups, place, -1) / np.float32(-8))
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    levels = np.rint(np.clip(groups * inverse, -8, 7))
+    return (levels * scale).reshape(padded.shape)[:, :depth]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Published tensors with the rounding of a precision."""
+
+    read: Read
+    precision: Precision
+
+    def fine(self, name: str) -> Floats:
+        """A matrix that int8 leaves in bf16."""
+        matrix = self.read(name)
+        return matrix if self.precision == "fp32" else round_bf16(matrix)
+
+    def cached(self, x: Floats) -> Floats:
+        """What the cache gives back of x."""
+        return x if self.precision == "fp32" else round_bf16(x)
+
+    def linear(self, x: Floats, name: str) -> Floats:
+        """x W^T. [T, in] -> [T, out]"""
+        if self.precision in ("fp32", "bf16"):
+            return x @ self.fine(name).T
+        if self.precision == "int4" and "embed" not in name and "lm_head" not in name:
+            a, a_scale = quantise(x)
+            weight = round_int4(self.read(name)).astype(np.float64)
+            return (a.astype(np.float64) @ weight.T).astype(np.float32) * a_scale
+        (a, a_scale), (b, b_scale) = quantise(x), quantise(self.read(name))
+        exact = a.astype(np.float64) @ b.astype(np.float64).T
+        return (exact.astype(np.float32) * b_scale.T) * a_scale
+
+
+def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
+    mean = (x * x).mean(axis=-1, keepdims=True, dtype=np.float32)
+    return x / np.sqrt(mean + np.float32(eps)) * weight
+
+
+def softmax(x: Floats) -> Floats:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def silu(x: Floats) -> Floats:
+    return x / (1 + np.exp(-x))
+
+
+def attend(q: Floats, k: Floats, v: Floats, scale: float) -> Floats:
+    """Causal attention of one head: [T, D], [T, D], [T, Dv] -> [T, Dv]"""
+    scores = q @ k.T * np.float32(scale)
+    scores[np.triu_indices(len(q), 1)] = -np.inf
+    return softmax(scores) @ v
+
+
+def rotate_pairs(x: Floats, cos: Floats, sin: Floats) -> Floats:
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return np.stack((even * cos - odd * sin, odd * cos + even * sin), -1).reshape(x.shape)
+
+
+def rotate_halves(x: Floats, cos: Floats, sin: Floats) -> Floats:
+    low, high = np.split(x, 2, axis=-1)
+    return np.concatenate((low * cos - high * sin, high * cos + low * sin), axis=-1)
+
+
+def latent_attention(w: Weights, config: ModelConfig, x: Floats, name: str) -> Floats:
+    heads, rank = config.num_attention_heads, config.kv_lora_rank
+    nope = config.qk_nope_head_dim
+    cos, sin = (table[: len(x)] for table in rotation_tables(config))
+    if config.q_lora_rank is None:
+        q = w.linear(x, f"{name}.q_proj.weight")
+    else:
+        latent = w.linear(x, f"{name}.q_a_proj.weight")
+        latent = rms_norm(latent, w.read(f"{name}.q_a_layernorm.weight"), 1e-6)
+        q = w.linear(latent, f"{name}.q_b_proj.weight")
+    q = q.reshape(len(x), heads, -1)
+    compressed = w.linear(x, f"{name}.kv_a_proj_with_mqa.weight")
+    latent = rms_norm(compressed[:, :rank], w.read(f"{name}.kv_a_layernorm.weight"), 1e-6)
+    latent = w.cached(latent)
+    k_rope = w.cached(rotate_pairs(compressed[:, rank:], cos, sin))
+    kv = (latent @ w.fine(f"{name}.kv_b_proj.weight").T).reshape(len(x), heads, -1)
+    out = []
+    for head in range(heads):
+        q_rope = rotate_pairs(q[:, head, nope:], cos, sin)
+        query = np.concatenate((q[:, head, :nope], q_rope), -1)
+        key = np.concatenate((kv[:, head, :nope], k_rope), -1)
+        out.append(attend(query, key, kv[:, head, nope:], config.softmax_scale))
+    return w.linear(np.concatenate(out, -1), f"{name}.o_proj.weight")
+
+
+def grouped_attention(w: Weights, config: DenseConfig, x: Floats, name: str) -> Floats:
+    cos, sin = (table[: len(x)] for table in rotation_tables(config))
+    parts = {}
+    for letter in "qkv":
+        part = w.linear(x, f"{name}.{letter}_proj.weight")
+        if config.attention_bias:
+            part = part + w.read(f"{name}.{letter}_proj.bias")
+        part = part.reshape(len(x), -1, config.head_dim).swapaxes(0, 1)  # [heads, T, D]
+        if letter != "v":
+            if config.qk_norm:
+                part = rms_norm(part, w.read(f"{name}.{letter}_norm.weight"), config.rms_norm_eps)
+            part = rotate_halves(part, cos, sin)
+        parts[letter] = part if letter == "q" else w.cached(part)
+    sharing = config.num_attention_heads // config.num_key_value_heads
+    out = [
+        attend(q, parts["k"][head // sharing], parts["v"][head // sharing], config.softmax_scale)
+        for head, q in enumerate(parts["q"])
+    ]
+    return w.linear(np.concatenate(out, -1), f"{name}.o_proj.weight")
+
+
+def swiglu(w: Weights, x: Floats, name: str) -> Floats:
+    gate, up = w.linear(x, f"{name}.gate_proj.weight"), w.linear(x, f"{name}.up_proj.weight")
+    return w.linear(silu(gate) * up, f"{name}.down_proj.weight")
+
+
+def experts(w: Weights, config: ModelConfig, x: Floats, name: str, routes: NDArray) -> Floats:
+    """Shared and routed experts; routes [T, K] are given."""
+    out = np.zeros_like(x)
+    if config.shared_intermediate_size:
+        out += swiglu(w, x, f"{name}.shared_experts")
+    logits = x @ w.read(f"{name}.gate.weight").T
+    scores = 1 / (1 + np.exp(-logits)) if config.scoring_func == "sigmoid" else softmax(logits)
+    weight = np.take_along_axis(scores, routes.astype(np.int64), axis=1)  # [T, K]
+    if config.norm_topk_prob and config.num_experts_per_tok > 1:
+        weight = weight / weight.sum(axis=1, keepdims=True)
+    if not (config.norm_topk_prob and config.model_type == "deepseek_v2"):
+        weight = weight * np.float32(config.routed_scaling_factor)
+    for expert in range(config.num_experts):
+        rows, slots = np.nonzero(routes == expert)
+        if len(rows):
+            part = swiglu(w, x[rows], f"{name}.experts.{expert}")
+            out[rows] += weight[rows, slots, None] * part
+    return out
+
+
+def forward(
+    config: ModelConfig | DenseConfig,
+    read: Read,
+    tokens: NDArray[np.int32],
+    precision: Precision,
+    routes: NDArray[np.int16] | None,
+) -> Floats:
+    """Logits [T, V] of one sequence; routes [T, MoE layers, K]."""
+    w = Weights(read, precision)
+    x = w.fine("model.embed_tokens.weight")[tokens]
+    for layer in range(config.num_hidden_layers):
+        name = f"model.layers.{layer}"
+        normed = rms_norm(x, read(f"{name}.input_layernorm.weight"), config.rms_norm_eps)
+        if isinstance(config, DenseConfig):
+            x = x + grouped_attention(w, config, normed, f"{name}.self_attn")
+        else:
+            x = x + latent_attention(w, config, normed, f"{name}.self_attn")
+        normed = rms_norm(x, read(f"{name}.post_attention_layernorm.weight"), config.rms_norm_eps)
+        if isinstance(config, ModelConfig) and config.is_moe_layer(layer):
+            assert routes is not None
+            chosen = routes[:, layer - config.first_k_dense_replace]
+            x = x + experts(w, config, normed, f"{name}.mlp", chosen)
+        else:
+            x = x + swiglu(w, normed, f"{name}.mlp")
+    normed = rms_norm(x, read("model.norm.weight"), config.rms_norm_eps)
+    tied = config.tie_word_embeddings
+    return w.linear(normed, "model.embed_tokens.weight" if tied else "lm_head.weight")
