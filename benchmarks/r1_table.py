@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from r1_zero import curve, judge, metrics
 
-from rorqual.checkpoint import load_model
+from rorqual.checkpoint import load_model, model_directory
 from rorqual.config.distill import DistillRunConfig
 from rorqual.config.rl import RLRunConfig
 from rorqual.distill import run_distill
@@ -29,7 +29,6 @@ from rorqual.planner import count_parameters
 from rorqual.rl import run_rl
 from rorqual.rl.costs import FlopCounter, Tokens
 from rorqual.train import RunFolder
-from rorqual.train.folder import model_directory
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results" / "r1_table.json"

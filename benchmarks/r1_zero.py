@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from rorqual.checkpoint import model_directory
 from rorqual.config.eval import EvalRunConfig
 from rorqual.config.rl import RLRunConfig
 from rorqual.config.sft import SFTRunConfig
@@ -28,7 +29,6 @@ from rorqual.parallel import join_processes
 from rorqual.rl import run_rl
 from rorqual.tokenizer import Tokenizer
 from rorqual.train import RunFolder, run_sft
-from rorqual.train.folder import model_directory
 from rorqual.train.worked import worked_examples
 
 matplotlib.use("Agg")

@@ -2,10 +2,11 @@
 
     python benchmarks/rl_step.py
 
-8 prompts of about 29 tokens, 8 completions each of exactly 64 tokens: the end token cannot be
-drawn on either side. The reward is a coin toss. TRL generates with transformers' `generate`, its
-experts computed by the loop ("eager") or by grouped products; gradient checkpointing, which TRL
-turns on by default, is off. Rorqual records routes and measures the sampler's gap, as `rl` does.
+8 prompts of about 29 tokens, 8 completions each of exactly 64 tokens: the end token ends nothing
+here, and TRL does not draw it. The reward is a coin toss. TRL generates with transformers'
+`generate`, its experts computed by the loop ("eager") or by grouped products; gradient
+checkpointing, which TRL turns on by default, is off. Rorqual records routes and measures the
+sampler's gap, as `rl` does.
 
 Every measurement is a process of its own, alone on the machine; peers take turns, so a slow minute
 hits all of them. Printed: seconds as median (min-max) over rounds, split into generating, scoring
@@ -28,13 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from train_step import config_of, spread
 
 from rorqual.config import model_config_to_hf
 from rorqual.config.rl import RLConfig
+from rorqual.engine.rollouts import EngineSampler
 from rorqual.kernels.ops import select_ops
-from rorqual.model import Transformer, initialize, sample_completions
+from rorqual.model import Transformer, initialize
 from rorqual.rl.curriculum import derive_seed
 from rorqual.rl.rewards import Rewards, Written
 from rorqual.rl.rollout import Group, completion_text
@@ -45,7 +46,6 @@ from rorqual.tokenizer import Tokenizer, train_tokenizer
 NUM_PROMPTS, NUM_GENERATIONS, PROMPT_TOKENS, NEW_TOKENS = 8, 8, 29, 64
 NUM_THREADS = 2
 LEARNING_RATE = 1e-5
-NEVER = -1e9  # a logit that is never drawn
 PEERS = ("rorqual", "trl-grouped_mm", "trl-eager")
 
 
@@ -82,16 +82,11 @@ def prompts_of(tokenizer: Tokenizer, step: int) -> list[str]:
     ]
 
 
-def forbid_end(head: nn.Module, end_token_id: int) -> None:
-    """Never draw the end token.
+class NeverEnding(EngineSampler):
+    """Nothing ends an answer but its length."""
 
-    Set on the output's data: its probability is 0, so its gradient is 0 as it stands.
-    """
-
-    def hook(_: nn.Module, __: tuple[Tensor, ...], logits: Tensor) -> None:
-        logits.data[..., end_token_id] = NEVER
-
-    head.register_forward_hook(hook)
+    def end_ids(self, model: Transformer) -> tuple[int, ...]:
+        return ()
 
 
 def rorqual_steps(tokenizer: Tokenizer) -> Iterator[StepTimes]:
@@ -104,7 +99,7 @@ def rorqual_steps(tokenizer: Tokenizer) -> Iterator[StepTimes]:
     model_config = config_of("m_tiny").model_copy(update={"eos_token_id": tokenizer.eos_token_id})
     model = Transformer(model_config, select_ops("native", NUM_THREADS))
     initialize(model, 0)
-    forbid_end(model.lm_head, tokenizer.eos_token_id)
+    sampler = NeverEnding()
     update = GRPOUpdate(model, config, torch.float32)
     task = load_task("running_state")
     problem = task.make(random.Random(0), 1)
@@ -115,7 +110,7 @@ def rorqual_steps(tokenizer: Tokenizer) -> Iterator[StepTimes]:
         prompts = [tokenizer.encode(text) for text in prompts_of(tokenizer, step)]
         repeated = [prompt for prompt in prompts for _ in range(NUM_GENERATIONS)]
         seeds = [derive_seed(step, row) for row in range(len(repeated))]
-        completions = sample_completions(
+        completions = sampler(
             model, repeated, seeds=seeds, max_new_tokens=NEW_TOKENS, record_routes=True
         )
         texts = [completion_text(tokenizer, completion, "free") for completion in completions]
@@ -236,6 +231,8 @@ def run_round(peer: str, num_steps: int) -> tuple[StepTimes, int]:
     """The medians of one process's steps, and its peak memory."""
     command = [sys.executable, __file__, "--one", peer, "--steps", str(num_steps)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    if peer == "rorqual":  # as the `rorqual` command sets it
+        environment |= {"OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     result = json.loads(done.stdout.splitlines()[-1])
     steps = [StepTimes(**times) for times in result["steps"]]

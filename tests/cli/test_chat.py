@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rorqual.checkpoint import save_model
@@ -13,8 +14,11 @@ from rorqual.cli import chat as chat_command
 from rorqual.cli.chat import Display, Piece, Talk
 from rorqual.cli.main import main
 from rorqual.config.run import load_run_config
+from rorqual.engine import Delta, Runner, SamplingParams
+from rorqual.engine.llm import LLM
 from rorqual.errors import RequestError
-from rorqual.model import Sampling, Transformer, initialize
+from rorqual.kernels.step import StepBatch, StepOutput
+from rorqual.model import Transformer, initialize
 from rorqual.tokenizer import Tokenizer, train_tokenizer
 
 BEGIN, END = "<think>", "</think>"
@@ -35,40 +39,57 @@ def tokenizer(model_path: Path) -> Tokenizer:
 
 
 class Script:
-    """Stands for the model: writes the given texts, one a reply, and keeps what it was shown."""
+    """A runner that wants one text after the other, token by token, then the end."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, *replies: str, after: Callable[[], None] | None = None
-    ):
-        self.tokenizer, self.replies, self.after = tokenizer, list(replies), after
-        self.prompts: list[str] = []
-        self.seeds: list[int] = []
+    def __init__(self, runner: Runner):
+        self.config, self.num_blocks = runner.config, runner.num_blocks
+        self.coming: list[int] = []
+        self.after: Callable[[], None] | None = None
 
-    def __call__(
-        self, network: Any, prompts: list[list[int]], sampling: Sampling, should_stop: Any
-    ) -> Iterator[list[int | None]]:
-        self.prompts.append(self.tokenizer.decode(prompts[0]))
-        self.seeds.append(sampling.seed)
-        for token in self.tokenizer.encode_with_special(self.replies.pop(0)):
-            if should_stop():
-                return
-            yield [token]
+    def step(self, batch: StepBatch, **_: object) -> StepOutput:
+        logits = np.zeros((len(batch.output_rows), self.config.vocab_size), np.float32)
+        for row in logits:
+            row[self.coming.pop(0)] = 100.0
             if self.after is not None:
                 self.after()
+        return StepOutput(logits, None, None)
+
+    def copy_block(self, source: int, target: int) -> None: ...
+
+    def update(self, read: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ScriptedLLM(LLM):
+    """A real engine whose model says what it is told to; keeps what it was shown."""
+
+    def __init__(self, path: Path, *replies: str):
+        super().__init__(path, precision="fp32")
+        self.replies, self.prompts, self.seeds = list(replies), list[str](), list[int | None]()
+        self.script = Script(self.engine.runner)
+        self.engine.runner = self.script
+
+    def stream(self, prompt: Any, sampling_params: Any = None, **options: Any) -> Iterator[Delta]:
+        self.prompts.append(self.tokenizer.decode(prompt))
+        self.seeds.append(sampling_params.seed)
+        written = self.tokenizer.encode_with_special(self.replies.pop(0))
+        self.script.coming = [*written, self.tokenizer.eos_token_id]
+        return super().stream(prompt, sampling_params, **options)
 
 
 @pytest.fixture
-def talk(tokenizer: Tokenizer) -> Callable[..., Talk]:
-    network = Transformer(load_run_config("tiny").model)
-
-    def make(think: bool | None = None, max_new_tokens: int = 64) -> Talk:
-        return Talk(network, tokenizer, Sampling(max_new_tokens, 0.7, 0.95, 5), think, None)
+def talk(model_path: Path) -> Callable[..., Talk]:
+    def make(*replies: str, think: bool | None = None, max_new_tokens: int = 64) -> Talk:
+        params = SamplingParams(max_tokens=max_new_tokens, temperature=0.7, top_p=0.95, seed=5)
+        return Talk(ScriptedLLM(model_path, *replies), params, think, None)
 
     return make
 
 
-def play(monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
-    monkeypatch.setattr(chat_command, "generate_stream", script)
+def scripted(talk: Talk) -> ScriptedLLM:
+    assert isinstance(talk.llm, ScriptedLLM)
+    return talk.llm
 
 
 def said(pieces: Iterator[Piece]) -> tuple[str, str]:
@@ -77,19 +98,15 @@ def said(pieces: Iterator[Piece]) -> tuple[str, str]:
     return tuple("".join(p.text for p in listed if p.thinking is t) for t in (True, False))  # type: ignore[return-value]
 
 
-def test_thinking_and_reply_are_told_apart(
-    tokenizer: Tokenizer, talk: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = Script(tokenizer, f"{BEGIN}\n你是?\n{END}\n\nA whale.<｜end▁of▁sentence｜>never")
-    play(monkeypatch, script)
-    chat = talk()
-    assert said(chat.reply("Who are you?")) == ("\n你是?\n", "\n\nA whale.")
+def test_thinking_and_reply_are_told_apart(talk: Callable[..., Talk]) -> None:
+    chat = talk(f"{BEGIN}\n你是?\n{END}\n\nA whale.<｜end▁of▁sentence｜>never")
+    assert said(chat.reply("Who are you?")) == ("你是?", "A whale.")
     assert chat.turns[-1] == {
         "role": "assistant",
         "content": "A whale.",
         "reasoning_content": "你是?",
     }
-    assert script.prompts[0].endswith("<｜User｜>Who are you?<｜Assistant｜>")
+    assert scripted(chat).prompts[0].endswith("<｜User｜>Who are you?<｜Assistant｜>")
 
 
 @pytest.mark.parametrize(
@@ -101,45 +118,33 @@ def test_thinking_and_reply_are_told_apart(
     ],
 )
 def test_thinking_can_be_asked_for_or_refused(
-    tokenizer: Tokenizer,
-    talk: Callable[..., Talk],
-    monkeypatch: pytest.MonkeyPatch,
-    think: bool | None,
-    ending: str,
-    thinking: str,
-    content: str,
+    talk: Callable[..., Talk], think: bool | None, ending: str, thinking: str, content: str
 ) -> None:
-    script = Script(tokenizer, f"hm{END}so." if think else "hmso.")
-    play(monkeypatch, script)
-    chat = talk(think)
+    chat = talk(f"hm{END}so." if think else "hmso.", think=think)
     assert said(chat.reply("x")) == (thinking, content)
-    assert script.prompts[0].endswith(ending)
+    assert scripted(chat).prompts[0].endswith(ending)
 
 
-def test_earlier_turns_are_remembered_without_their_thinking(
-    tokenizer: Tokenizer, talk: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = Script(tokenizer, f"{BEGIN}secret{END}I am Ann.", "Ann.", "Ann.")
-    play(monkeypatch, script)
-    chat = talk()
+def test_earlier_turns_are_remembered_without_their_thinking(talk: Callable[..., Talk]) -> None:
+    chat = talk(f"{BEGIN}secret{END}I am Ann.", "Ann.", "Ann.")
     for text in ("Who?", "Again?", "Again?"):
         list(chat.reply(text))
-    assert "Who?<｜Assistant｜>I am Ann." in script.prompts[1] and "secret" not in script.prompts[1]
-    assert script.seeds == [5, 6, 7]
+    second = scripted(chat).prompts[1]
+    assert "Who?<｜Assistant｜>I am Ann." in second and "secret" not in second
+    assert scripted(chat).seeds == [5, 6, 7]
 
 
 def test_the_oldest_turns_go_when_the_context_is_full(
-    tokenizer: Tokenizer, talk: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, talk: Callable[..., Talk]
 ) -> None:
     texts = [f"{n} " + "x" * 40 for n in range(8)]
-    script = Script(tokenizer, *("yes" for _ in texts))
-    play(monkeypatch, script)
-    chat = talk(max_new_tokens=100)
+    chat = talk(*("yes" for _ in texts), max_new_tokens=100)
+    prompts = scripted(chat).prompts
     for text in texts:
         list(chat.reply(text))
-        assert len(tokenizer.encode_with_special(script.prompts[-1])) <= 256 - 100
-    assert texts[-1] in script.prompts[-1] and texts[-2] in script.prompts[-1]
-    assert texts[0] not in script.prompts[-1]
+        assert len(tokenizer.encode_with_special(prompts[-1])) <= 256 - 100
+    assert texts[-1] in prompts[-1] and texts[-2] in prompts[-1]
+    assert texts[0] not in prompts[-1]
     before = list(chat.turns)
     for chat.system, text in ((None, "y" * 300), ("z" * 300, "short")):
         with pytest.raises(RequestError, match="write a shorter one"):
@@ -147,16 +152,14 @@ def test_the_oldest_turns_go_when_the_context_is_full(
     assert chat.turns == before
 
 
-def test_ctrl_c_stops_the_reply_and_what_came_is_kept(
-    tokenizer: Tokenizer, talk: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = Script(tokenizer, "abcdefgh", "z", after=lambda: signal.raise_signal(signal.SIGINT))
-    play(monkeypatch, script)
-    chat = talk()
+def test_ctrl_c_stops_the_reply_and_what_came_is_kept(talk: Callable[..., Talk]) -> None:
+    chat = talk("abcdefgh", "z")
+    scripted(chat).script.after = lambda: signal.raise_signal(signal.SIGINT)
     first = "".join(piece.text for piece in chat.reply("x"))
     assert "abcdefgh".startswith(first) and 0 < len(first) < 8
     assert chat.turns[-1]["content"] == first
-    script.after = None
+    assert not chat.llm.engine.has_work
+    scripted(chat).script.after = None
     assert said(chat.reply("y")) == ("", "z")
 
 
@@ -186,12 +189,16 @@ def test_a_pipe_gets_the_reply_as_it_is() -> None:
 
 def test_without_a_terminal_each_line_is_a_message(
     model_path: Path,
-    tokenizer: Tokenizer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    script = Script(tokenizer, f"{BEGIN}\nhm\n{END}\n\none", "two", "")
-    play(monkeypatch, script)
+    opened: list[ScriptedLLM] = []
+
+    def open_llm(path: Path, **_: object) -> ScriptedLLM:
+        opened.append(ScriptedLLM(path, f"{BEGIN}\nhm\n{END}\n\none", "two", ""))
+        return opened[0]
+
+    monkeypatch.setattr(chat_command, "LLM", open_llm)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"first\n\n{'y' * 600}\nsecond\nthird\n"))
     monkeypatch.setattr("sys.argv", ["rorqual", "chat", str(model_path), "--system", "Be brief."])
     with pytest.raises(SystemExit) as stopped:
@@ -202,7 +209,7 @@ def test_without_a_terminal_each_line_is_a_message(
     assert f"{BEGIN}\nhm\n{END}\n" in err and "(no reply; more than --max-new-tokens 512" in err
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "write a shorter one" in errors[0]
-    assert "Be brief.<｜User｜>first" in script.prompts[0] and "one" in script.prompts[1]
+    assert "Be brief.<｜User｜>first" in opened[0].prompts[0] and "one" in opened[0].prompts[1]
 
 
 def test_a_real_model_answers_the_same_for_the_same_seed(

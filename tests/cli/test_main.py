@@ -20,7 +20,12 @@ def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess
 
 
 def test_every_command_file_is_in_the_table_and_in_help() -> None:
-    files = {path.stem for path in SOURCE.glob("*.py")} - {"__init__", "main", "run_options"}
+    files = {path.stem for path in SOURCE.glob("*.py")} - {
+        "__init__",
+        "main",
+        "options",
+        "run_options",
+    }
     assert {command.module.rsplit(".", 1)[1] for command in command_line.COMMANDS.values()} == files
     listed = run("--help").stdout
     for name, command in command_line.COMMANDS.items():

@@ -13,12 +13,13 @@ from rorqual.config import ModelConfig
 from rorqual.config.distill import DistillRunConfig
 from rorqual.config.run import load_run_config
 from rorqual.distill import DistillProgress, DistillTrainer, open_trainer
+from rorqual.interrupt import StopRequest
 from rorqual.kernels.ops import select_ops
 from rorqual.model import Transformer, initialize
 from rorqual.rl.packing import pack_sequences, score_tokens
 from rorqual.tasks import load_task
 from rorqual.tokenizer import Tokenizer, train_tokenizer
-from rorqual.train import RunFolder, StopRequest
+from rorqual.train import RunFolder
 
 CLOCK = ("time/gen", "time/score", "time/train", "step_time", "seconds")
 

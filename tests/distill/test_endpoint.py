@@ -14,7 +14,8 @@ from rorqual.config.distill import EndpointConfig
 from rorqual.distill import DistillProgress
 from rorqual.distill.endpoint import Endpoint, Reply
 from rorqual.errors import ConfigError, RequestError
-from rorqual.train import RunFolder, StopRequest
+from rorqual.interrupt import StopRequest
+from rorqual.train import RunFolder
 from tests.distill.conftest import opened, run_config, steps_of
 
 Behaviour = Callable[[int, dict[str, Any]], tuple[int, Any]]

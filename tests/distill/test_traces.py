@@ -14,11 +14,12 @@ from rorqual.distill import DistillProgress
 from rorqual.distill.asking import Asking
 from rorqual.distill.traces import TraceSource, Written
 from rorqual.errors import DataError
+from rorqual.interrupt import StopRequest
 from rorqual.model import sample_completions
 from rorqual.rl.rollout import prompt_ids
 from rorqual.tasks import Problem, load_task
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, StopRequest
+from rorqual.train import RunFolder
 from rorqual.train.samples import read_samples
 from tests.distill.conftest import StopAt, opened, run_config, steps_of
 

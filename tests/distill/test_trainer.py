@@ -14,11 +14,12 @@ from rorqual.config.distill import DistillRunConfig
 from rorqual.distill import DistillProgress, DistillResult
 from rorqual.distill.divergence import Direction, token_divergence
 from rorqual.errors import ConfigError
+from rorqual.interrupt import StopRequest
 from rorqual.model import Transformer, initialize, sample_completions
 from rorqual.planner import count_parameters
 from rorqual.rl.packing import PackedSequences, pack_sequences
 from rorqual.tokenizer import Tokenizer, train_tokenizer
-from rorqual.train import RunFolder, StopRequest
+from rorqual.train import RunFolder
 from tests.distill.conftest import (
     StopAt,
     opened,

@@ -8,6 +8,7 @@ import torch
 
 from rorqual.checkpoint import load_model
 from rorqual.config.rl import RLRunConfig
+from rorqual.interrupt import StopRequest
 from rorqual.kernels.ops import select_ops
 from rorqual.model import sample_completions
 from rorqual.rl import run_rl
@@ -15,7 +16,7 @@ from rorqual.rl.packing import pack_sequences, score_tokens
 from rorqual.rl.progress import RLProgress
 from rorqual.rl.trainer import RLTrainer
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, StopRequest
+from rorqual.train import RunFolder
 from tests.rl.conftest import run_config
 
 CHAIN: list[dict[str, object]] = [{"name": "running_state", "levels": [1]}]

@@ -9,17 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 
-from rorqual.checkpoint.load import load_model
+from rorqual.cli.options import Model, Precision, find_model
+from rorqual.engine import SamplingParams
+from rorqual.engine.llm import LLM
 from rorqual.errors import RequestError
-from rorqual.model import Sampling, Transformer, generate_stream
-from rorqual.tokenizer import Tokenizer
+from rorqual.interrupt import stop_on_signals
 from rorqual.tokenizer.special import THINK_BEGIN, THINK_END
-from rorqual.train import model_directory, stop_on_signals
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 # What a terminal would obey: control characters but for line break and tab.
@@ -27,9 +26,7 @@ _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(co
 
 
 def chat(
-    model: Annotated[
-        Path, typer.Argument(help="A model directory, or a run's folder for its newest checkpoint.")
-    ],
+    model: Model,
     think: Annotated[
         bool | None,
         typer.Option("--think/--no-think", help="Think first, or answer at once; else it chooses."),
@@ -38,24 +35,34 @@ def chat(
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Same seed and messages, same replies.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, thinking included.")] = 512,
+    thinking_budget: Annotated[
+        int | None, typer.Option(help="Tokens of thinking after which it has to answer.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
+    precision: Precision = "auto",
 ) -> None:
     """Talk with a model. Ctrl-C stops a reply, Ctrl-D leaves.
 
     The conversation is remembered as far as the context reaches; its oldest turns go first.
     """
-    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    path = model_directory(model)
-    network = load_model(path, with_mtp=False).eval()
-    talk = Talk(network, Tokenizer.load(path), sampling, think, system)
+    params = SamplingParams(
+        max_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        thinking_budget=thinking_budget,
+    )
+    path = find_model(model)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    if terminal:
-        print(f"{path}: Ctrl-C stops a reply, Ctrl-D leaves.", file=sys.stderr)
-    for text in _typed_messages() if terminal else _piped_messages():
-        try:
-            _answer(talk, text, terminal=terminal)
-        except RequestError as error:
-            print(f"error: {error}", file=sys.stderr)
+    with LLM(path, precision=precision) as llm:
+        talk = Talk(llm, params, think, system)
+        if terminal:
+            print(f"{path}: Ctrl-C stops a reply, Ctrl-D leaves.", file=sys.stderr)
+        for text in _typed_messages() if terminal else _piped_messages():
+            try:
+                _answer(talk, text, terminal=terminal)
+            except RequestError as error:
+                print(f"error: {error}", file=sys.stderr)
 
 
 def _typed_messages() -> Iterator[str]:
@@ -88,7 +95,7 @@ def _answer(talk: "Talk", text: str, *, terminal: bool) -> None:
         display.show(piece)
     display.finish()
     if not talk.turns[-1]["content"]:
-        limit = talk.sampling.max_new_tokens
+        limit = talk.params.max_tokens
         print(f"(no reply; more than --max-new-tokens {limit} may help)", file=sys.stderr)
 
 
@@ -150,9 +157,8 @@ class Piece:
 class Talk:
     """A conversation and the model that answers in it."""
 
-    network: Transformer
-    tokenizer: Tokenizer
-    sampling: Sampling
+    llm: LLM
+    params: SamplingParams
     think: bool | None
     system: str | None
     turns: list[dict[str, Any]] = field(default_factory=list)
@@ -178,8 +184,9 @@ class Talk:
 
     def _prompt(self, turns: list[dict[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
         """Ids that leave room for a reply, and the turns in them: the newest that fit."""
-        context = self.network.config.max_position_embeddings
-        room = context - min(self.sampling.max_new_tokens, context // 2)
+        context = self.llm.engine.max_model_len
+        assert self.params.max_tokens is not None
+        room = context - min(self.params.max_tokens, context // 2)
         while True:
             prompt = self._encode(turns)
             if len(prompt) <= room:
@@ -194,48 +201,30 @@ class Talk:
 
     def _encode(self, turns: list[dict[str, Any]]) -> list[int]:
         opening = [] if self.system is None else [{"role": "system", "content": self.system}]
-        messages = [*opening, *turns]
-        plain = self.tokenizer.encode_messages(messages, add_generation_prompt=True)
+        messages, tokenizer = [*opening, *turns], self.llm.tokenizer
+        plain = tokenizer.encode_messages(messages, add_generation_prompt=True)
         if self.think is None:
             return plain
-        if None in self._markers():
+        if not {THINK_BEGIN, THINK_END} <= tokenizer.special_tokens.keys():
             raise RequestError(
                 "this model's tokenizer has no thinking markers; leave --think and --no-think out",
                 param="think",
             )
-        prompt = self.tokenizer.encode_messages(
+        prompt = tokenizer.encode_messages(
             messages, add_generation_prompt=True, thinking=self.think
         )
         if prompt == plain and not self.think:  # the template can only ask for thinking: close it
-            prompt += self.tokenizer.encode_with_special(f"{THINK_BEGIN}\n\n{THINK_END}\n\n")
+            prompt += tokenizer.encode_with_special(f"{THINK_BEGIN}\n\n{THINK_END}\n\n")
         return prompt
 
-    def _markers(self) -> tuple[int | None, int | None]:
-        special = self.tokenizer.special_tokens
-        return special.get(THINK_BEGIN), special.get(THINK_END)
-
-    def _is_open(self, prompt: list[int]) -> bool:
-        """Whether a prompt ends inside the thinking that it opened."""
-        begin, end = self._markers()
-        last = next((token for token in reversed(prompt) if token in (begin, end)), None)
-        return last is not None and last == begin
-
     def _stream(self, prompt: list[int]) -> Iterator[Piece]:
-        tokenizer, thinking = self.tokenizer, self._is_open(prompt)
-        begin, end = self._markers()
         # Another seed every time, or a question asked twice would get the same answer.
-        sampling = replace(self.sampling, seed=self.sampling.seed + self.num_replies)
-        decoder = tokenizer.stream_decoder()
+        params = replace(self.params, seed=(self.params.seed or 0) + self.num_replies)
         with stop_on_signals() as stop:
-            steps = generate_stream(
-                self.network, [prompt], sampling, should_stop=lambda: bool(stop)
-            )
-            for (token,) in steps:
-                if token is None or token == tokenizer.eos_token_id:
+            for delta in self.llm.stream(prompt, params):
+                if delta.reasoning:
+                    yield Piece(delta.reasoning, thinking=True)
+                if delta.text:
+                    yield Piece(delta.text, thinking=False)
+                if stop:
                     break
-                if token in (begin, end):
-                    yield Piece(decoder.flush(), thinking)
-                    thinking = token == begin
-                else:
-                    yield Piece(decoder.push(token), thinking)
-        yield Piece(decoder.flush(), thinking)

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from rorqual.cli.run_options import DryRun, Out, Overrides, Resume, end_stopped, open_run, say
+from rorqual.cli.options import say
+from rorqual.cli.run_options import DryRun, Out, Overrides, Resume, end_stopped, open_run
 from rorqual.config.distill import DistillRunConfig
 from rorqual.distill import DistillResult, run_distill
 from rorqual.units import format_flops

@@ -7,17 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rorqual.checkpoint.load import load_model
+from rorqual.cli.options import Model, Precision, find_model
+from rorqual.engine import SamplingParams
+from rorqual.engine.llm import LLM
 from rorqual.errors import RequestError
-from rorqual.model import Sampling, Transformer, generate_stream
-from rorqual.tokenizer import Tokenizer
-from rorqual.train import model_directory, stop_on_signals
+from rorqual.interrupt import stop_on_signals
 
 
 def generate(
-    model: Annotated[
-        Path, typer.Argument(help="A model directory, or a run's folder for its newest checkpoint.")
-    ],
+    model: Model,
     prompt: Annotated[
         str | None, typer.Argument(help="The text to continue; standard input if left out.")
     ] = None,
@@ -28,38 +26,36 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    precision: Precision = "auto",
 ) -> None:
     """Continue a text, streaming it as it is written.
 
     Without a terminal -i reads prompts line by line from standard input and ends with it.
     """
-    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    path = model_directory(model)
-    network = load_model(path, with_mtp=False)
-    tokenizer = Tokenizer.load(path)
-    if interactive:
-        _converse(network, tokenizer, sampling, path)
-        return
-    text = sys.stdin.read() if prompt is None else prompt
-    _stream(network, tokenizer, text, sampling)
+    path = find_model(model)
+    params = SamplingParams(
+        max_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
+    with LLM(path, precision=precision) as llm:
+        if interactive:
+            _converse(llm, params, path)
+        else:
+            _stream(llm, sys.stdin.read() if prompt is None else prompt, params)
 
 
-def _stream(network: Transformer, tokenizer: Tokenizer, text: str, sampling: Sampling) -> None:
+def _stream(llm: LLM, text: str, params: SamplingParams) -> None:
     """Write the continuation to stdout piece by piece; Ctrl-C ends it cleanly."""
-    prompt = [tokenizer.bos_token_id, *tokenizer.encode(text)]
-    decoder = tokenizer.stream_decoder()
     with stop_on_signals() as stop:
-        steps = generate_stream(network, [prompt], sampling, should_stop=lambda: bool(stop))
-        for (token,) in steps:
-            if token is None or token == tokenizer.eos_token_id:
-                break
-            sys.stdout.write(decoder.push(token))
+        for delta in llm.stream(text, params):
+            sys.stdout.write(delta.reasoning + delta.text)
             sys.stdout.flush()
-    sys.stdout.write(decoder.flush() + "\n")
+            if stop:
+                break
+    sys.stdout.write("\n")
     sys.stdout.flush()
 
 
-def _converse(network: Transformer, tokenizer: Tokenizer, sampling: Sampling, path: Path) -> None:
+def _converse(llm: LLM, params: SamplingParams, path: Path) -> None:
     """Prompt after prompt until end of input."""
     console = Console(stderr=True)
     terminal = sys.stdin.isatty()
@@ -83,6 +79,6 @@ def _converse(network: Transformer, tokenizer: Tokenizer, sampling: Sampling, pa
             continue
         sys.stdout.write(text)
         try:
-            _stream(network, tokenizer, text, sampling)
+            _stream(llm, text, params)
         except RequestError as error:
             console.print(f"error: {error}", highlight=False, markup=False)

@@ -29,7 +29,11 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "chat": Command("rorqual.cli.chat", "chat", "Talk with a model.", computes=True),
+    "admin": Command("rorqual.cli.admin", "app", "Users, keys, money, backups of a server."),
+    "chat": Command("rorqual.cli.chat", "chat", "Talk with a model."),
+    "convert": Command(
+        "rorqual.cli.convert", "convert_model", "Convert a model to Hugging Face or GGUF format."
+    ),
     "data": Command("rorqual.cli.data", "app", "Fetch, add and tokenise training text."),
     "distill": Command(
         "rorqual.cli.distill",
@@ -43,15 +47,14 @@ COMMANDS: dict[str, Command] = {
         "Score a model on held-out problems, or re-score a log.",
         computes=True,
     ),
-    "generate": Command(
-        "rorqual.cli.generate", "generate", "Continue a text with a model.", computes=True
-    ),
+    "generate": Command("rorqual.cli.generate", "generate", "Continue a text with a model."),
     "plan": Command(
         "rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."
     ),
     "rl": Command(
         "rorqual.cli.rl", "rl", "Teach a model by reinforcement learning.", computes=True
     ),
+    "serve": Command("rorqual.cli.serve", "serve", "Serve models: the API and the web app."),
     "sft": Command("rorqual.cli.sft", "sft", "Fine-tune a model on conversations.", computes=True),
     "speedrun": Command(
         "rorqual.cli.speedrun",

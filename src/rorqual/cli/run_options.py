@@ -6,8 +6,8 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 
+from rorqual.cli.options import say
 from rorqual.config.sections import load_config
 from rorqual.errors import ConfigError
 from rorqual.train import RunFolder, TrainResult
@@ -51,11 +51,6 @@ def open_run(
             f"{folder.path} already holds a run; add --resume to continue it or choose --out"
         )
     return config, folder
-
-
-def say(message: str) -> None:
-    """A line for people, on stderr."""
-    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def end_stopped(verb: str, name: str, folder: RunFolder) -> NoReturn:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from rorqual.checkpoint import load_model
+from rorqual.checkpoint import load_model, model_directory
 from rorqual.config import ModelConfig
 from rorqual.config.distill import DistillRunConfig
 from rorqual.distill.asking import Asking
@@ -16,14 +16,15 @@ from rorqual.distill.source import Source
 from rorqual.distill.teacher import check_comparable, check_same_vocabulary, load_teacher
 from rorqual.distill.traces import CheckpointTeacher, EndpointTeacher, TraceSource
 from rorqual.distill.trainer import DistillTrainer
+from rorqual.engine.rollouts import EngineSampler
 from rorqual.errors import ConfigError
 from rorqual.kernels.ops import Ops
-from rorqual.model import Transformer, initialize, sample_completions
+from rorqual.model import Transformer, initialize
 from rorqual.rl.held_out import HeldOut
 from rorqual.rl.rollout import Sampler
 from rorqual.tasks import Task, load_task
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, model_directory
+from rorqual.train import RunFolder
 
 _DTYPE = torch.float32
 
@@ -45,10 +46,10 @@ class _Parts:
 
 
 def open_trainer(
-    config: DistillRunConfig, folder: RunFolder, ops: Ops, sampler: Sampler = sample_completions
+    config: DistillRunConfig, folder: RunFolder, ops: Ops, sampler: Sampler | None = None
 ) -> DistillTrainer:
     """A trainer at its beginning; nothing is written yet."""
-    distill = config.distill
+    distill, sampler = config.distill, sampler or EngineSampler()
     teacher_at = None if distill.teacher is None else model_directory(distill.teacher)
     student_at = None if distill.student is None else model_directory(distill.student)
     tokenizer_at = student_at or teacher_at

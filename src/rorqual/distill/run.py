@@ -6,9 +6,10 @@ from rorqual.config.distill import DistillRunConfig
 from rorqual.distill.opening import open_trainer
 from rorqual.distill.progress import DistillProgress
 from rorqual.distill.trainer import DistillResult
+from rorqual.interrupt import stop_on_signals
 from rorqual.kernels.ops import select_ops
 from rorqual.parallel import threads_per_process
-from rorqual.train import RunFolder, stop_on_signals
+from rorqual.train import RunFolder
 
 
 def run_distill(config: DistillRunConfig, folder: RunFolder) -> DistillResult:

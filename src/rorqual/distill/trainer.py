@@ -27,13 +27,14 @@ from rorqual.distill.progress import DistillProgress
 from rorqual.distill.source import Source
 from rorqual.distill.update import DistillUpdate
 from rorqual.errors import DataError
+from rorqual.interrupt import StopRequest
 from rorqual.model import Transformer
 from rorqual.planner import count_parameters
 from rorqual.rl.costs import FlopCounter, Tokens
 from rorqual.rl.held_out import HeldOut, in_words
 from rorqual.rl.trainer import BEST
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, StopRequest
+from rorqual.train import RunFolder
 
 SUMMARY_FILE = "summary.json"
 

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from rorqual import __version__
-from rorqual.checkpoint import load_model
+from rorqual.checkpoint import load_model, model_directory
 from rorqual.config.eval import EvalRunConfig
+from rorqual.engine.rollouts import EngineSampler
 from rorqual.errors import DataError
 from rorqual.eval.folder import EvalFolder
 from rorqual.eval.items import Item
 from rorqual.eval.problems import held_out_problems, open_tasks
 from rorqual.eval.run import evaluate
-from rorqual.model.sample import sample_completions
+from rorqual.interrupt import stop_on_signals
 from rorqual.tasks import Problem
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import stop_on_signals
-from rorqual.train.folder import git_commit, model_directory
+from rorqual.train.folder import git_commit
 
 _DIGESTED = ("model*.safetensors", "config.json", "tokenizer*.json")
 
@@ -63,7 +63,7 @@ def evaluate_checkpoint(
             problems,
             tasks,
             config.eval,
-            sampler=sample_completions,
+            sampler=EngineSampler(),
             done=done,
             on_items=folder.append,
             on_progress=on_progress,

@@ -55,7 +55,7 @@ def sample_completions(
     temperature 0 is greedy. A row ends at eos_token_id, after max_new_tokens, or at the context's
     end. When `should_stop` turns true, the rows of unfinished batches come back as far as they got.
     """
-    _check(model, prompts, seeds, max_new_tokens, temperature)
+    check_sampling(model, prompts, seeds, max_new_tokens, temperature)
     found: list[Completion] = []
     for begin in range(0, len(prompts), max_rows):
         chunk = slice(begin, begin + max_rows)
@@ -66,13 +66,14 @@ def sample_completions(
     return found
 
 
-def _check(
+def check_sampling(
     model: Transformer,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     max_new_tokens: int,
     temperature: float,
 ) -> None:
+    """RequestError unless these can be asked of the model."""
     limit = model.config.max_position_embeddings
     if len(prompts) != len(seeds):
         raise RequestError(

@@ -6,13 +6,13 @@ and levels, reward functions, text, and whether rows fit the models they are mea
 
 from typing import Any
 
+from rorqual.checkpoint import model_directory
 from rorqual.config import ModelConfig, read_model_config
 from rorqual.config.recipe import Pipeline, Stage
 from rorqual.errors import ConfigError, RorqualError
 from rorqual.recipe.corpus import check_text
 from rorqual.rl.rewards import Rewards
 from rorqual.tasks import check_level, load_task
-from rorqual.train import model_directory
 
 
 def check_pipeline(pipeline: Pipeline) -> None:

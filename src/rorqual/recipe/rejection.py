@@ -8,18 +8,20 @@ from pathlib import Path
 
 import torch
 
+from rorqual.checkpoint import model_directory
 from rorqual.config.distill import DistillConfig, DistillRunConfig
 from rorqual.config.recipe import RejectionRunConfig
 from rorqual.distill.asking import Asking
 from rorqual.distill.source import Preparation
 from rorqual.distill.teacher import load_teacher
 from rorqual.distill.traces import TRACES_FILE, CheckpointTeacher, TraceSource
+from rorqual.engine.rollouts import EngineSampler
+from rorqual.interrupt import StopRequest, stop_on_signals
 from rorqual.kernels.ops import select_ops
-from rorqual.model import sample_completions
 from rorqual.parallel import threads_per_process
 from rorqual.tasks import load_task
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, StopRequest, model_directory, stop_on_signals
+from rorqual.train import RunFolder
 
 
 def collect_traces(
@@ -33,7 +35,7 @@ def collect_traces(
     tokenizer = Tokenizer.load(directory)
     model = load_teacher(directory, select_ops(rejection.kernels, num_threads))
     tasks = {share.name: load_task(share.name) for share in config.tasks}
-    asking = Asking(_as_distillation(config), tasks, tokenizer, sample_completions)
+    asking = Asking(_as_distillation(config), tasks, tokenizer, EngineSampler())
     teacher = CheckpointTeacher(model, asking, torch.float32)
     source = TraceSource(folder, teacher, asking, model.config.max_position_embeddings)
     if not folder.exists:

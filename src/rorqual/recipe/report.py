@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rorqual.checkpoint import model_directory
 from rorqual.config import read_model_config
 from rorqual.config.recipe import Pipeline, Stage
 from rorqual.eval import EvalFolder, find_group
@@ -18,7 +19,6 @@ from rorqual.recipe.folder import Done, StageFolder, stage_folders
 from rorqual.recipe.learning import learning_section
 from rorqual.recipe.stages import evaluated_models
 from rorqual.recipe.words import KINDS, Words, both, stage_note
-from rorqual.train import model_directory
 from rorqual.train.page import write_page
 from rorqual.units import format_count, format_seconds
 

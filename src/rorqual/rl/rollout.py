@@ -1,7 +1,7 @@
 """Rollouts: groups of completions with their rewards, and dynamic sampling (DAPO section 3.2).
 
-The sampler is anything with `sample_completions`' signature: today the reference decode path in
-this process on these weights, later an engine. Groups whose rewards are all equal carry no signal;
+The sampler is anything with `sample_completions`' signature: the engine in this process on these
+weights, unless another is handed in. Groups whose rewards are all equal carry no signal;
 they are counted, dropped and replaced by fresh draws, a bounded number of times.
 """
 

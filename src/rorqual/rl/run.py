@@ -2,15 +2,15 @@
 
 import torch
 
-from rorqual.checkpoint import load_model
+from rorqual.checkpoint import load_model, model_directory
 from rorqual.config.rl import RLRunConfig
+from rorqual.interrupt import stop_on_signals
 from rorqual.kernels.ops import select_ops
 from rorqual.parallel import threads_per_process
 from rorqual.rl.progress import RLProgress
 from rorqual.rl.trainer import RLResult, RLTrainer
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, stop_on_signals
-from rorqual.train.folder import model_directory
+from rorqual.train import RunFolder
 
 
 def run_rl(config: RLRunConfig, folder: RunFolder) -> RLResult:

@@ -21,8 +21,10 @@ from rorqual.checkpoint import (
     write_model,
 )
 from rorqual.config.rl import RLRunConfig
+from rorqual.engine.rollouts import EngineSampler
 from rorqual.errors import ConfigError
-from rorqual.model import Transformer, sample_completions
+from rorqual.interrupt import StopRequest
+from rorqual.model import Transformer
 from rorqual.rl.curriculum import Curriculum
 from rorqual.rl.doctor import Finding, diagnose
 from rorqual.rl.figures import rollout_figures
@@ -34,7 +36,7 @@ from rorqual.rl.rollout import Collector, Rollouts, Sampler
 from rorqual.rl.update import GRPOUpdate
 from rorqual.tasks import load_task
 from rorqual.tokenizer import Tokenizer
-from rorqual.train import RunFolder, StopRequest
+from rorqual.train import RunFolder
 
 BEST = "best"
 _REFERENCE = "reference/"
@@ -79,10 +81,11 @@ class RLTrainer:
         model: Transformer,
         tokenizer: Tokenizer,
         *,
-        sampler: Sampler = sample_completions,
+        sampler: Sampler | None = None,
         dtype: torch.dtype = torch.float32,
     ):
         self.config, self.folder, self.tokenizer = config, folder, tokenizer
+        sampler = sampler or EngineSampler()
         self.model, self.sampler, self.dtype = model, sampler, dtype
         rl = config.rl
         context = model.config.max_position_embeddings

@@ -1,0 +1,51 @@
+"""What a step added to a sequence, as its request is told."""
+
+from rorqual.engine.picker import Pick
+from rorqual.engine.requests import Delta, FinishReason, Usage
+from rorqual.engine.sequence import Sequence
+from rorqual.errors import RorqualError
+
+
+def step_delta(sequence: Sequence, pick: Pick | None, text: str, reasoning: str) -> Delta:
+    """A drawn token (None: none was) and the text that became certain with it."""
+    scores, sequence.prompt_logprobs = sequence.prompt_logprobs, None
+    name, index = sequence.group.request.id, sequence.index
+    if pick is None:
+        return Delta(name, index, [], text, reasoning, prompt_logprobs=scores)
+    return Delta(
+        name,
+        index,
+        [pick.token_id],
+        text,
+        reasoning,
+        None if pick.logprobs is None else [pick.logprobs],
+        None if pick.policy is None else [pick.policy],
+        prompt_logprobs=scores,
+    )
+
+
+def last_delta(
+    sequence: Sequence,
+    reason: FinishReason,
+    stop_reason: int | str | None = None,
+    text: str = "",
+    reasoning: str = "",
+    pick: Pick | None = None,
+    error: RorqualError | None = None,
+) -> Delta:
+    """The end of a sequence: held back text, why it ended, what it used."""
+    output = sequence.output
+    if output is not None:
+        rest = output.finish()
+        text, reasoning = text + rest.text, reasoning + rest.reasoning
+    delta = step_delta(sequence, pick, text, reasoning)
+    delta.finish_reason, delta.stop_reason, delta.error = reason, stop_reason, error
+    delta.usage = Usage(
+        sequence.num_prompt,
+        sequence.cached_prompt_tokens or 0,
+        sequence.num_written,
+        0 if output is None else output.splitter.num_reasoning_tokens,
+    )
+    if sequence.routes is not None:
+        delta.routes = sequence.routes[: max(sequence.num_written - 1, 0)]
+    return delta
