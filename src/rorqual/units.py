@@ -1,4 +1,13 @@
-"""Numbers as people read them: bytes, FLOPs, counts, durations, money."""
+"""Numbers as people read them: bytes, FLOPs, counts, durations, money.
+
+Money that is counted, not shown, is an integer of nano-units (1e-9 of the currency), so that sums
+are exact: a price of 0.07 per million tokens is 70 nano-units a token.
+"""
+
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+NANO: Final = 10**9
 
 _DECIMAL = ("", "K", "M", "G", "T", "P", "E", "Z", "Y")
 _COUNT = ("", "K", "M", "B", "T")
@@ -47,3 +56,21 @@ def format_seconds(seconds: float) -> str:
 def format_usd(amount_usd: float) -> str:
     """5.576e6 -> '$5,576,000'; cents only below a thousand dollars."""
     return f"${amount_usd:,.2f}" if abs(amount_usd) < 1000 else f"${amount_usd:,.0f}"
+
+
+def parse_nano(amount: Decimal | str | int) -> int:
+    """'2.19' -> 2190000000: money as integer nano-units, exactly or not at all."""
+    try:
+        nano = Decimal(amount) * NANO
+    except InvalidOperation:
+        raise ValueError(f"amount={amount!r} is not a decimal number, as in 2.19") from None
+    if not nano.is_finite() or nano != nano.to_integral_value():
+        raise ValueError(f"amount={amount} is finer than a nano-unit; use at most 9 decimals")
+    return int(nano)
+
+
+def format_nano(amount_nano: int) -> str:
+    """2190000000 -> '2.19', -1 -> '-0.000000001': exact, with at least two decimals."""
+    whole, rest = divmod(abs(amount_nano), NANO)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if amount_nano < 0 else ''}{whole}.{decimals}"

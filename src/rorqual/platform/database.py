@@ -1,0 +1,157 @@
+"""Transactions: SQLite with group commit, or PostgreSQL, behind the same three calls.
+
+An operation is a function of a connection that may be run again from the start (PostgreSQL may ask
+for that after a deadlock); it computes and writes, and touches nothing else. When `write` returns,
+the operation is on disk: SQLite runs in WAL mode with synchronous=FULL, PostgreSQL with its default
+synchronous commit.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from rorqual.config.server import DatabaseConfig
+from rorqual.errors import ConfigError
+from rorqual.platform.group_commit import GroupCommitWriter, named_failure
+
+T = TypeVar("T")
+Operation = Callable[[Connection], T]
+
+SQLITE_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+_RETRIED_STATES: Final = {"40001", "40P01"}  # serialization failure, deadlock
+_ATTEMPTS: Final = 5
+
+
+class Database:
+    """One database, open: `write` and `submit` commit durably, `read` sees one snapshot."""
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self.url = _driver_url(config.url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._reader = _make_engine(self.url, config, readonly=True)
+        if self.is_sqlite:
+            self._engine = _make_engine(self.url, config, readonly=False)
+            self._writer = GroupCommitWriter(self._engine, config.max_commit_operations)
+        else:
+            self._engine = self._reader
+            self._pool = ThreadPoolExecutor(config.max_connections, "rorqual-database")
+        self._close_once = threading.Lock()
+        self._closed = False
+
+    def submit(self, operation: Operation[T]) -> "Future[T]":
+        """Starts an operation; the future resolves once it is committed and synced."""
+        if self.is_sqlite:
+            return self._writer.submit(operation)
+        return self._pool.submit(self._write_directly, operation)
+
+    def write(self, operation: Operation[T]) -> T:
+        """Runs an operation in a transaction; returns once it is committed and synced."""
+        if self.is_sqlite:
+            return self._writer.submit(operation).result()
+        return self._write_directly(operation)
+
+    def read(self, operation: Operation[T]) -> T:
+        """Runs an operation that only reads, on one consistent snapshot."""
+        try:
+            with self._reader.begin() as connection:
+                return operation(connection)
+        except OperationalError as error:
+            raise named_failure(error) from error
+
+    @property
+    def engine(self) -> Engine:
+        """For migrations, which run before anything else writes."""
+        return self._engine
+
+    @property
+    def commit_counts(self) -> tuple[int, int]:
+        """(commits, operations) of the group-commit writer; (0, 0) on PostgreSQL."""
+        if self.is_sqlite:
+            return self._writer.num_commits, self._writer.num_operations
+        return 0, 0
+
+    def close(self) -> None:
+        """Finishes what was submitted and closes every connection."""
+        with self._close_once:
+            if self._closed:
+                return
+            self._closed = True
+        if self.is_sqlite:
+            self._writer.close()
+        else:
+            self._pool.shutdown()
+        self._engine.dispose()
+        self._reader.dispose()
+
+    def _write_directly(self, operation: Operation[T]) -> T:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._engine.begin() as connection:
+                    return operation(connection)
+            except DBAPIError as error:
+                state = getattr(error.orig, "sqlstate", None)
+                if state not in _RETRIED_STATES or attempt == _ATTEMPTS:
+                    raise named_failure(error) from error
+        raise AssertionError("unreachable")
+
+
+def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Inserts a row unless one with the same key exists; True if it was inserted."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    return connection.execute(statement, dict(values)).rowcount == 1
+
+
+def _driver_url(url: str) -> URL:
+    parsed = make_url(url)
+    return (
+        parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+    )
+
+
+def _make_engine(url: URL, config: DatabaseConfig, *, readonly: bool) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=config.max_connections, max_overflow=0)
+    assert url.database is not None
+    _create_private(Path(url.database))
+    engine = create_engine(
+        url,
+        pool_size=config.max_connections if readonly else 1,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "timeout": config.lock_timeout_seconds},
+    )
+
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver's own BEGIN is deferred: two processes that read first could then not both
+        # write. Transactions are begun below instead.
+        connection.isolation_level = None
+        for pragma in SQLITE_PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        if readonly:
+            connection.execute("PRAGMA query_only=ON")
+
+    def begin(connection: Connection) -> None:
+        connection.execute(text("BEGIN" if readonly else "BEGIN IMMEDIATE"))
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def _create_private(path: Path) -> None:
+    """An empty file that only its owner reads; SQLite gives its WAL the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise ConfigError(
+            f"database.url: cannot open {path}: {error.strerror}; name a file that can be written"
+        ) from error

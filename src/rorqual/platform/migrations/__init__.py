@@ -1,0 +1,1 @@
+"""Schema steps, applied in order by `rorqual.platform.migrate`. A released step never changes."""

@@ -1,0 +1,87 @@
+"""The migrations build exactly the schema of tables.py, and a repeated start changes nothing."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from pydantic import ValidationError
+from sqlalchemy import text
+
+from rorqual.config.server import DatabaseConfig
+from rorqual.errors import ConfigError
+from rorqual.platform import Busy, Platform
+from rorqual.platform.database import Database
+from rorqual.platform.migrate import migrate
+from rorqual.platform.tables import metadata
+from tests.platform.conftest import OpenPlatform, server_config
+
+
+def test_migrated_schema_is_the_declared_one(platform: Platform) -> None:
+    with platform.database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_opening_again_keeps_what_is_there(open_platform: OpenPlatform) -> None:
+    user = open_platform().accounts.create("ahab", None)
+    again = open_platform()
+    assert again.accounts.get(user.id) == user
+    assert len(again.prices.history()) == 1
+
+
+def test_sqlite_commits_survive_power_loss_by_its_own_account(tmp_path: Path) -> None:
+    """journal_mode wal and synchronous 2 (FULL) on the connection that writes."""
+    database = Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'a.db'}"))
+    migrate(database)
+    pragmas = [
+        database.write(lambda c, name=name: c.execute(text(f"PRAGMA {name}")).scalar())
+        for name in ("journal_mode", "synchronous", "foreign_keys")
+    ]
+    assert pragmas == ["wal", 2, 1]
+    database.close()
+
+
+def test_only_the_owner_can_read_the_database_file(tmp_path: Path) -> None:
+    Platform.open(server_config(f"sqlite:///{tmp_path / 'new' / 'a.db'}")).close()
+    for file in (tmp_path / "new").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+
+def test_a_file_that_cannot_be_opened_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"/proc/nowhere/a\.db"):
+        Database(DatabaseConfig(url="sqlite:////proc/nowhere/a.db"))
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///", "mysql://a/b"])
+def test_a_url_that_would_lose_money_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        DatabaseConfig(url=url)
+
+
+def test_a_locked_database_is_busy_not_broken(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    platform = Platform.open(server_config(url, database={"url": url, "lock_timeout_seconds": 0.2}))
+    other = Database(DatabaseConfig(url=url))
+    with other.engine.begin() as connection:
+        connection.execute(text("INSERT INTO settings VALUES ('held', '1')"))
+        with pytest.raises(Busy, match="locked"):
+            platform.accounts.create("ahab", None)
+    assert platform.accounts.create("ahab", None).name == "ahab"
+    other.close()
+    platform.close()
+
+
+def test_operations_share_commits(tmp_path: Path) -> None:
+    database = Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'a.db'}"))
+    migrate(database)
+    insert = text("INSERT INTO settings VALUES (:name, '1')")
+    futures = [
+        database.submit(lambda c, i=i: c.execute(insert, {"name": f"n{i}"}).rowcount)
+        for i in range(300)
+    ]
+    assert [future.result() for future in futures] == [1] * 300
+    commits, operations = database.commit_counts
+    assert operations == 300 and commits < 100
+    database.close()
