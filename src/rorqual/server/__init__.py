@@ -1,0 +1,8 @@
+"""HTTP: the public wire formats, the app's own interface, and what keeps a server up."""
+
+from rorqual.server.admin_app import create_admin_app
+from rorqual.server.application import create_app
+from rorqual.server.models import Models, open_models
+from rorqual.server.services import Asker, Services
+
+__all__ = ["Asker", "Models", "Services", "create_admin_app", "create_app", "open_models"]

@@ -1,0 +1,178 @@
+"""One request, answered: queue, keep-alives, stream or whole, disconnects, slow readers.
+
+A plain ASGI application made for one request. It answers with a proper status for as long as
+nothing was sent; a stream that has begun ends with an error event instead. When the client goes
+away the generation is cancelled, and what was generated is billed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from rorqual.errors import RorqualError
+from rorqual.server.errors import error_body, status_of
+from rorqual.server.generation import Generation
+from rorqual.server.replies import limit_headers, raw_headers
+from rorqual.server.services import Services
+from rorqual.server.wire.answer import AnswerWriter, to_json
+
+_QUIET_SECONDS: Final = 0.5  # a queue shorter than this passes without a word
+
+
+class _ReaderGone(Exception):
+    """The client has left, or takes nothing."""
+
+
+class Answering:
+    """Sends one generation's answer. `headers` are those that are known before it starts."""
+
+    def __init__(
+        self,
+        services: Services,
+        generation: Generation,
+        writer: AnswerWriter,
+        *,
+        stream: bool,
+        headers: dict[str, str],
+    ) -> None:
+        self._services = services
+        self._generation = generation
+        self._writer = writer
+        self._stream = stream
+        self._headers = headers
+        self._begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._generation:
+            gone = asyncio.create_task(_wait_gone(receive))
+            work = asyncio.create_task(self._answer(scope, send))
+            try:
+                await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    await _result(work)
+                    return
+                work.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work
+            finally:
+                gone.cancel()
+                work.cancel()
+                await asyncio.gather(gone, work, return_exceptions=True)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        scope["rorqual.generation"] = self._generation
+        try:
+            if self._stream:
+                await self._answer_stream(send)
+            else:
+                await self._answer_whole(send)
+        except _ReaderGone:
+            return
+        except RorqualError as error:
+            if not self._begun:
+                raise
+            scope["rorqual.failed"] = getattr(error, "code", "engine_error")
+            await self._fail(send, error)
+
+    async def _answer_stream(self, send: Send) -> None:
+        generation, writer = self._generation, self._writer
+        seconds = _QUIET_SECONDS
+        while not await generation.wait_started(seconds):
+            await self._send(send, writer.keep_alive())
+            seconds = self._services.config.http.keep_alive_seconds
+        chunks = generation.chunks()
+        first = True
+        async for found in _with_pauses(chunks, self._services.config.http.keep_alive_seconds):
+            if found is None:
+                await self._send(send, writer.keep_alive())
+                continue
+            usage = generation.usage if generation.has_ended else None
+            body = writer.write(found, usage)
+            await self._send(send, (writer.begin() if first else b"") + body)
+            first = False
+        await self._send(send, (writer.begin() if first else b"") + writer.end(generation.usage))
+        await self._finish(send)
+
+    async def _answer_whole(self, send: Send) -> None:
+        generation = self._generation
+        while not await generation.wait_started(self._services.config.http.keep_alive_seconds):
+            if self._writer.dialect == "deepseek":
+                await self._send(send, b"\n")  # as the original does; JSON may begin with space
+        async for found in generation.chunks():
+            self._writer.add(found)
+        body = to_json(self._writer.whole(generation.usage)).encode("utf-8", "replace")
+        if not self._begun:
+            self._headers["content-length"] = str(len(body))
+        await self._send(send, body)
+        await self._finish(send)
+
+    async def _fail(self, send: Send, error: RorqualError) -> None:
+        dialect = self._writer.dialect
+        body = error_body(error, dialect, status_of(error, dialect))
+        with contextlib.suppress(_ReaderGone):
+            await self._send(
+                send, self._writer.fail(body) if self._stream else to_json(body).encode()
+            )
+            await self._finish(send)
+
+    async def _send(self, send: Send, body: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            kind = "text/event-stream; charset=utf-8" if self._stream else "application/json"
+            extra = {"cache-control": "no-store", "x-accel-buffering": "no"} if self._stream else {}
+            headers = {
+                "content-type": kind,
+                **extra,
+                **self._headers,
+                **limit_headers(self._services, self._generation),
+            }
+            start: Message = {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": raw_headers(headers),
+            }
+            await send(start)
+        if body:
+            await self._bounded(send, {"type": "http.response.body", "body": body,
+                                       "more_body": True})  # fmt: skip
+
+    async def _finish(self, send: Send) -> None:
+        await self._bounded(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _bounded(self, send: Send, message: Message) -> None:
+        """A reader that takes nothing for too long is given up."""
+        try:
+            await asyncio.wait_for(send(message), self._services.config.http.write_seconds)
+        except TimeoutError:
+            raise _ReaderGone from None
+
+
+async def _wait_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _result(work: "asyncio.Task[None]") -> None:
+    await work
+
+
+async def _with_pauses(chunks: AsyncIterator[list], seconds: float) -> AsyncIterator[list | None]:
+    """The same, with None whenever nothing came for so long."""
+    following = asyncio.ensure_future(anext(chunks, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({following}, timeout=seconds)
+            if not done:
+                yield None
+                continue
+            found = following.result()
+            if found is None:
+                return
+            yield found
+            following = asyncio.ensure_future(anext(chunks, None))
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -1,0 +1,387 @@
+"""One request from admission to its bill: the only way to the backends.
+
+    prepare (count, check) -> admission.enter -> ledger.reserve -> wait for the turn -> submit
+    -> chunks, each handed on after its tokens are committed -> settle -> admission.finish
+
+In local mode nothing is billed and the ledger is left out; admission stays. Whoever opens a
+`Generation` closes it, which cancels what still runs, settles what was delivered and frees the
+place, whatever happened.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import CancelledError as TicketCancelled
+from dataclasses import replace
+from types import TracebackType
+from typing import Final, Literal
+
+from rorqual.engine import EngineError, Usage
+from rorqual.errors import CapacityError, RorqualError
+from rorqual.platform import Job, Place, QueueFull, Refused, Settlement, Ticket, TokenCounts
+from rorqual.server.backends import Backend, Chunk, GenerationRequest, Prepared
+from rorqual.server.backends.base import num_characters
+from rorqual.server.services import Asker, Services
+
+_MAX_PENDING_CHUNKS: Final = 4096  # of a reader that takes nothing; then the request is cut off
+_MARGIN_SECONDS: Final = 60.0
+_CANCEL_SECONDS: Final = 5.0  # for a backend to say what a cancelled request has used
+Outcome = Literal["finished", "cancelled", "failed"]
+Commit = Callable[[list[Chunk], TokenCounts | None], Awaitable[None]]
+"""Writes chunks down together with the counts (None where nothing is billed)."""
+
+
+class Generation:
+    """Some prompts on one model under one admission ticket and one bill.
+
+    Choices are numbered over all prompts: choice i of prompt p is p * n + i.
+    """
+
+    def __init__(self, services: Services, asker: Asker, prepared: Sequence[Prepared]) -> None:
+        self._services = services
+        self._asker = asker
+        self._prepared = list(prepared)
+        first = prepared[0].request
+        self.request_id = first.id
+        self.model = first.model
+        self._n = first.sampling.get("n", 1)
+        self._backend: Backend = services.models.get(self.model)
+        self.prompt_tokens = sum(one.prompt_tokens for one in prepared)
+        self._max_output_tokens = sum(one.max_output_tokens for one in prepared)
+        self._ticket: Ticket | None = None
+        self._is_reserved = False
+        self._submitted = False
+        self._arrived = asyncio.Event()
+        self._pending: list[Chunk] = []
+        self._pending_tokens = 0
+        self._open = {p * self._n + i for p in range(len(prepared)) for i in range(self._n)}
+        self._usages: dict[int, Usage] = {}
+        self._tokens: dict[int, int] = dict.fromkeys(self._open, 0)
+        self._counts = TokenCounts()
+        self._logged = TokenCounts()
+        self._settled = False
+        self._outcome: Outcome = "cancelled"
+        self._timed_out = False
+        self._deadline = math.inf
+        self.opened_seconds = time.monotonic()
+        self.started_seconds: float | None = None
+        self.first_token_seconds: float | None = None
+        self.settlement: Settlement | None = None
+        self.commit: Commit | None = None
+
+    # Opening
+
+    @classmethod
+    async def open(
+        cls, services: Services, asker: Asker, requests: Sequence[GenerationRequest]
+    ) -> "Generation":
+        """A generation in the queue, its worst cost reserved; a RorqualError says why not."""
+        if services.draining:
+            raise Refused("the server is shutting down; ask another or later", 5.0)
+        model = requests[0].model
+        if asker.key is not None:
+            asker.key.require_model(model)
+        services.check_room(sum(num_characters(request.input) for request in requests))
+        served = services.platform.admission.ladder.model(model)
+        backend = services.models.get(served)
+        state = backend.stats().state
+        if state != "ready":
+            raise Refused(f"model {served} is {state}; try again shortly", 5.0)
+        named = [_scaled(services, replace(request, model=served)) for request in requests]
+        prepared = [await backend.prepare(request) for request in named]
+        generation = cls(services, asker, prepared)
+        try:
+            await generation._enter()
+        except BaseException:
+            await generation.close()
+            raise
+        return generation
+
+    async def _enter(self) -> None:
+        services = self._services
+        job = Job(
+            account_id=self._asker.user.id,
+            address=self._asker.address,
+            prompt_tokens=self.prompt_tokens,
+            max_output_tokens=self._max_output_tokens,
+        )
+        self._ticket = services.platform.admission.enter(job)
+        if services.is_local:
+            return
+        wait_seconds = services.config.admission.max_wait_seconds
+        lifetime = services.config.generation.deadline_seconds + wait_seconds + _MARGIN_SECONDS
+        await asyncio.wrap_future(
+            services.platform.ledger.submit_reserve(
+                self.request_id,
+                self._asker.user.id,
+                self.model,
+                prompt_tokens=self.prompt_tokens,
+                max_output_tokens=self._max_output_tokens,
+                key_id=self._asker.key_id,
+                expires_in_seconds=lifetime,
+            )
+        )
+        self._is_reserved = True
+
+    # Waiting
+
+    async def wait_started(self, timeout_seconds: float) -> bool:
+        """Whether its turn has come, waiting for at most so long; then it runs.
+
+        Raises a Refused when its deadline passed in the queue.
+        """
+        assert self._ticket is not None
+        if self._submitted:
+            return True
+        try:
+            waiter = asyncio.shield(asyncio.wrap_future(self._ticket.started))
+            await asyncio.wait_for(waiter, timeout_seconds)
+        except TimeoutError:
+            return False
+        except TicketCancelled:
+            raise QueueFull("the request left the queue", 1.0) from None
+        self._submit()
+        return True
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the queue."""
+        assert self._ticket is not None
+        return self._services.platform.admission.place(self._ticket)
+
+    def _submit(self) -> None:
+        self._submitted = True
+        self.started_seconds = time.monotonic()
+        self._deadline = self.started_seconds + self._services.config.generation.deadline_seconds
+        waited = self.started_seconds - self.opened_seconds
+        self._services.metrics.queue_seconds.labels(self.model).observe(waited)
+        for number, prepared in enumerate(self._prepared):
+            offset = number * self._n
+            self._backend.submit(prepared, lambda found, offset=offset: self._take(found, offset))
+
+    def _take(self, chunks: list[Chunk], offset: int) -> None:
+        """The backend's chunks, on the event loop."""
+        if self._settled:
+            return
+        for chunk in chunks:
+            whole = chunk.error is not None or (chunk.finish == "cancelled" and not chunk.usage)
+            chunk.index += offset
+            self._pending.append(chunk)
+            self._pending_tokens += chunk.num_tokens
+            if chunk.finish is None:
+                continue
+            ended = range(offset, offset + self._n) if whole else (chunk.index,)
+            for index in ended:
+                self._open.discard(index)
+            if chunk.usage is not None:
+                self._usages[chunk.index] = chunk.usage
+        if len(self._pending) > _MAX_PENDING_CHUNKS:
+            self.cancel()
+        self._arrived.set()
+
+    # Reading
+
+    async def chunks(self) -> AsyncIterator[list[Chunk]]:
+        """Chunks as they come, committed before they are handed out; the last ones are settled.
+
+        A failure of the backend raises its error; text before it has been handed out.
+        """
+        assert self._submitted, "wait_started comes first"
+        while self._open or self._pending:
+            await self._gather()
+            chunks, self._pending, self._pending_tokens = self._pending, [], 0
+            self._arrived.clear()
+            is_last = not self._open  # more may come while this batch is being committed
+            self._count(chunks)
+            error = next((chunk.error for chunk in chunks if chunk.error is not None), None)
+            kept = [chunk for chunk in chunks if chunk.error is None]
+            if self._timed_out:
+                for chunk in kept:
+                    chunk.finish = "length" if chunk.finish == "cancelled" else chunk.finish
+            if kept and (self.commit is not None or not is_last):
+                await self._log(kept)
+            if is_last and error is None:
+                self._outcome = "finished"
+                await self._settle()
+            if kept:
+                yield kept
+            if error is not None:
+                self._outcome = "failed"
+                raise error
+
+    async def _gather(self) -> None:
+        """Waits for chunks; when billed, for as many as share one commit well."""
+        while not self._arrived.is_set():
+            left = self._deadline - time.monotonic()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), max(0.0, left))
+            except TimeoutError:
+                if self._timed_out:  # cancelled, and still nothing came: the backend is stuck
+                    raise EngineError("the answer exceeded its deadline") from None
+                self._timed_out = True
+                self._deadline = time.monotonic() + _CANCEL_SECONDS
+                self.cancel()
+        if (self._services.is_local and self.commit is None) or not self._logged.total_tokens:
+            return
+        metering = self._services.config.metering
+        until = time.monotonic() + metering.flush_seconds
+        while self._open and self._pending_tokens < metering.flush_tokens:
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                return
+
+    def _count(self, chunks: list[Chunk]) -> None:
+        tokens = sum(chunk.num_tokens for chunk in chunks)
+        if tokens and self.first_token_seconds is None:
+            self.first_token_seconds = time.monotonic()
+            waited = self.first_token_seconds - (self.started_seconds or self.opened_seconds)
+            self._services.metrics.first_token_seconds.labels(self.model).observe(waited)
+        reasoning = sum(chunk.num_reasoning_tokens for chunk in chunks)
+        left = self._max_output_tokens - self._counts.output_tokens - self._counts.reasoning_tokens
+        tokens = min(tokens, left)  # an upstream's events are only about one token each
+        reasoning = min(reasoning, tokens)
+        self._counts = replace(
+            self._counts,
+            output_tokens=self._counts.output_tokens + tokens - reasoning,
+            reasoning_tokens=self._counts.reasoning_tokens + reasoning,
+        )
+        if self._ticket is not None and tokens:
+            used = self.prompt_tokens + self._counts.output_tokens + self._counts.reasoning_tokens
+            self._services.platform.admission.progress(self._ticket, used)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all choices together; a prompt counts once, however many answers it has."""
+        prompt = cached = completion = 0
+        for number, prepared in enumerate(self._prepared):
+            found = [self._usages.get(number * self._n + i) for i in range(self._n)]
+            known = [usage for usage in found if usage is not None]
+            prompt += max((u.prompt_tokens for u in known), default=0) or prepared.prompt_tokens
+            cached += known[0].cached_tokens if known else 0
+            completion += sum(usage.completion_tokens for usage in known)
+        counted = self._counts.output_tokens + self._counts.reasoning_tokens
+        completion = min(max(completion, counted), self._max_output_tokens)
+        told = sum(usage.reasoning_tokens for usage in self._usages.values())
+        most = completion - self._counts.output_tokens
+        reasoning = max(self._counts.reasoning_tokens, min(told, most))
+        return Usage(min(prompt, self.prompt_tokens), cached, completion, reasoning)
+
+    @property
+    def account_id(self) -> str:
+        """Who pays."""
+        return self._asker.user.id
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every choice has come to its end and was handed out."""
+        return not self._open and not self._pending
+
+    @property
+    def seconds(self) -> float:
+        """Since it started to run."""
+        return time.monotonic() - (self.started_seconds or self.opened_seconds)
+
+    # Ending
+
+    def cancel(self) -> None:
+        """End it; what was generated so far is still handed out and billed."""
+        for prepared in self._prepared:
+            self._backend.cancel(prepared.request.id)
+
+    async def close(self) -> None:
+        """Cancels what runs, settles, frees the place. Again does nothing."""
+        if self._open and self._submitted and not self._settled:
+            await self._end_early()
+        if self._pending:
+            self._count([chunk for chunk in self._pending if chunk.error is None])
+            self._pending = []
+        try:
+            await self._settle()
+        finally:
+            self._leave()
+
+    async def _end_early(self) -> None:
+        """Cancels, and waits a moment for the backend to say what was used."""
+        self.cancel()
+        until = time.monotonic() + _CANCEL_SECONDS
+        while self._open and time.monotonic() < until:
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), until - time.monotonic())
+
+    def _leave(self) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is None:
+            return
+        if self._submitted:
+            usage = self.usage
+            used = usage.prompt_tokens + usage.completion_tokens
+            self._services.platform.admission.finish(ticket, used)
+        else:
+            self._services.platform.admission.leave(ticket)
+
+    async def _log(self, chunks: list[Chunk]) -> None:
+        """Commits the counts, in a transaction of our own or in that of `commit`."""
+        counts = self._counts
+        if self.commit is not None:
+            await self.commit(chunks, counts if self._is_reserved else None)
+        elif self._is_reserved and counts != self._logged:
+            future = self._services.platform.ledger.submit_log(self.request_id, counts)
+            await asyncio.wrap_future(future)
+        self._logged = counts
+
+    async def _settle(self) -> None:
+        """Charges what was generated, once."""
+        if self._settled:
+            return
+        self._settled = True
+        usage = self.usage
+        ran = self._submitted and (usage.completion_tokens > 0 or self._outcome == "finished")
+        counts = TokenCounts()
+        if ran:
+            counts = TokenCounts(
+                cache_hit_tokens=usage.cached_tokens,
+                input_tokens=usage.prompt_tokens - usage.cached_tokens,
+                output_tokens=usage.completion_tokens - usage.reasoning_tokens,
+                reasoning_tokens=usage.reasoning_tokens,
+            )
+            self._measure(counts)
+        if not self._is_reserved:
+            return
+        future = self._services.platform.ledger.submit_settle(
+            self.request_id, counts, outcome=self._outcome
+        )
+        self.settlement = await asyncio.shield(asyncio.wrap_future(future))
+
+    def _measure(self, counts: TokenCounts) -> None:
+        tokens = self._services.metrics.tokens
+        tokens.labels(self.model, "cache_hit").inc(counts.cache_hit_tokens)
+        tokens.labels(self.model, "input").inc(counts.input_tokens)
+        tokens.labels(self.model, "output").inc(counts.output_tokens)
+        tokens.labels(self.model, "reasoning").inc(counts.reasoning_tokens)
+
+    async def __aenter__(self) -> "Generation":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, RorqualError) and not isinstance(error, CapacityError):
+            self._outcome = "failed"
+        await self.close()
+
+
+def _scaled(services: Services, request: GenerationRequest) -> GenerationRequest:
+    """The request with the thinking that the overload ladder leaves it."""
+    budget = request.sampling.get("thinking_budget")
+    if not budget:
+        return request
+    left = services.platform.admission.ladder.thinking_tokens(budget)
+    return replace(request, sampling={**request.sampling, "thinking_budget": left})

@@ -1,0 +1,79 @@
+"""Who is asking: keys for the wire formats, session cookies for the app, nobody in local mode."""
+
+import hashlib
+
+from starlette.requests import Request
+
+from rorqual.platform import NotAllowed, NotAuthenticated, User
+from rorqual.server.services import Asker, Services
+
+COOKIE = "rorqual"
+SECURE_COOKIE = "__Host-rorqual"
+CHANGE_HEADER = "x-rorqual"
+
+
+def address_of(request: Request) -> str:
+    """The client's address; behind a trusted proxy, the one that the proxy names."""
+    return request.scope["rorqual.address"]
+
+
+async def asker_of(services: Services, request: Request) -> Asker:
+    """Whose key a request carries; in local mode the one user's."""
+    address = address_of(request)
+    if services.is_local:
+        return Asker(services.local_user, None, address)
+    key = _bearer(request) or request.headers.get("x-api-key")
+    if key is None:
+        raise NotAuthenticated(
+            "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
+        )
+    caller = await services.call(services.platform.keys.authenticate, key)
+    return Asker(caller.user, caller.key, address)
+
+
+async def session_user(services: Services, request: Request) -> User | None:
+    """Who is logged in, None if nobody; in local mode the one user."""
+    if services.is_local:
+        return services.local_user
+    token = session_token(request)
+    if token is None:
+        return None
+    try:
+        return await services.call(services.platform.accounts.session, token)
+    except NotAuthenticated:
+        return None
+
+
+async def app_asker(services: Services, request: Request) -> Asker:
+    """Who is logged in; NotAuthenticated if nobody."""
+    user = await session_user(services, request)
+    if user is None:
+        raise NotAuthenticated("log in first", code="no_session")
+    return Asker(user, None, address_of(request))
+
+
+async def admin_asker(services: Services, request: Request) -> Asker:
+    """An administrator who is logged in."""
+    asker = await app_asker(services, request)
+    if asker.user.role != "admin":
+        raise NotAllowed("this needs the role admin")
+    return asker
+
+
+def session_token(request: Request) -> str | None:
+    """The session cookie; with TLS only the one that browsers accept with TLS alone."""
+    name = SECURE_COOKIE if request.scope["rorqual.secure"] else COOKIE
+    return request.cookies.get(name)
+
+
+def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
+    """Prefixes are shared within an account and its user_id only: their timing tells on others."""
+    if services.is_local and user_id is None:
+        return b""
+    named = f"{asker.user.id}\0{user_id or ''}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(named, digest_size=16).digest()
+
+
+def _bearer(request: Request) -> str | None:
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if kind.lower() == "bearer" and key else None

@@ -1,0 +1,87 @@
+"""Everything a request handler may need, in one place, made once."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ParamSpec, TypeVar
+
+from rorqual.config.server import ServerConfig
+from rorqual.platform import ApiKey, Platform, QueueFull, User
+from rorqual.server.backends.base import LONG_CHARACTERS
+from rorqual.server.logs import RequestLog
+from rorqual.server.metrics import Metrics
+from rorqual.server.models import Models
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who sends a request, from where, and with which key (None: the app, or local mode)."""
+
+    user: User
+    key: ApiKey | None
+    address: str
+
+    @property
+    def key_id(self) -> str | None:
+        """The key's id."""
+        return None if self.key is None else self.key.id
+
+
+@dataclass
+class Services:
+    """What the handlers work with. `draining`: the server takes no new work."""
+
+    config: ServerConfig
+    platform: Platform
+    models: Models
+    metrics: Metrics = field(default_factory=Metrics)
+    log: RequestLog = field(default_factory=RequestLog)
+    started_seconds: float = field(default_factory=time.time)
+    draining: bool = False
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(8, "rorqual-database")
+    )
+
+    @property
+    def is_local(self) -> bool:
+        """One user, nobody asked for a key, nothing billed."""
+        return self.config.mode == "local"
+
+    @cached_property
+    def local_user(self) -> User:
+        """The one user of local mode."""
+        return self.platform.accounts.local_user()
+
+    def check_room(self, num_characters: int) -> None:
+        """Refuses a long prompt before it is tokenised when the queue is full.
+
+        Short ones cost nothing to count, and admission may still prefer them to others.
+        """
+        queued = self.platform.admission.stats().num_queued
+        if num_characters > LONG_CHARACTERS and queued >= max(1, self.config.admission.max_queued):
+            raise QueueFull(f"{queued} requests wait already; try again", 5.0)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A blocking call of the platform, off the event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.threads, lambda: function(*args, **kwargs))
+
+    async def start(self) -> None:
+        """Starts the engines and the platform's keeper."""
+        self.platform.start()
+        if self.is_local:
+            await self.call(lambda: self.local_user)
+        for backend in self.models:
+            await backend.start()
+
+    async def stop(self) -> None:
+        """Ends the engines; requests in flight end with an error."""
+        await asyncio.gather(*(backend.stop() for backend in self.models))
+        await asyncio.to_thread(self.platform.close)
+        self.threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Wire formats: thin translations between what clients speak and `GenerationRequest` and chunks."""

@@ -1,0 +1,69 @@
+"""What every wire format's writer does: bytes for a stream, or one object in the end."""
+
+import json
+from typing import Any, Protocol
+
+from rorqual.engine import Usage
+from rorqual.server.backends import Chunk
+from rorqual.server.errors import Dialect
+
+
+class AnswerWriter(Protocol):
+    """Turns a generation's chunks into one format. Either streamed or whole, not both.
+
+    `usage` is known when the last chunks come, None before.
+    """
+
+    dialect: Dialect
+
+    def begin(self) -> bytes:
+        """What a stream starts with."""
+        ...
+
+    def write(self, chunks: list[Chunk], usage: Usage | None) -> bytes:
+        """A stream's next events."""
+        ...
+
+    def end(self, usage: Usage) -> bytes:
+        """What a stream ends with."""
+        ...
+
+    def fail(self, body: dict[str, Any]) -> bytes:
+        """What a stream ends with when it fails after it began."""
+        ...
+
+    def keep_alive(self) -> bytes:
+        """What a stream sends when there is nothing to say."""
+        ...
+
+    def add(self, chunks: list[Chunk]) -> None:
+        """Keep chunks for `whole`."""
+        ...
+
+    def whole(self, usage: Usage) -> dict[str, Any]:
+        """The answer as one object."""
+        ...
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def event(value: Any, name: str | None = None) -> bytes:
+    """One server-sent event."""
+    head = "" if name is None else f"event: {name}\n"
+    return f"{head}data: {to_json(value)}\n\n".encode("utf-8", "replace")
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage as OpenAI and DeepSeek say it, both in one."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_cache_hit_tokens": usage.cached_tokens,
+        "prompt_cache_miss_tokens": usage.prompt_tokens - usage.cached_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }

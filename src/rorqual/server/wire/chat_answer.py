@@ -1,0 +1,183 @@
+"""Answers of /chat/completions, OpenAI's and DeepSeek's: the second is the first with more."""
+
+from typing import Any
+
+from rorqual import __version__
+from rorqual.engine import Usage
+from rorqual.engine.tool_calls import ToolCallArguments, ToolCallStart
+from rorqual.server.backends import Chunk, TokenLogprob
+from rorqual.server.errors import Dialect
+from rorqual.server.wire.answer import event, usage_object
+
+FINGERPRINT = f"rorqual-{__version__}"
+
+
+class _Choice:
+    """One answer being put together."""
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[dict[str, Any]] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.finish: str | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        self.content.append(chunk.content)
+        self.reasoning.append(chunk.reasoning)
+        self.logprobs += chunk.logprobs
+        for found in chunk.tools:
+            if isinstance(found, ToolCallStart):
+                function = {"name": found.name, "arguments": ""}
+                self.calls.append({"id": found.id, "type": "function", "function": function})
+            else:
+                self.calls[found.index]["function"]["arguments"] += found.text
+        self.finish = chunk.finish or self.finish
+
+
+class ChatAnswer:
+    """Writes chat completions. `thinks`: reasoning_content is there even when it is empty."""
+
+    def __init__(
+        self,
+        *,
+        request_id: str,
+        model: str,
+        created: int,
+        dialect: Dialect,
+        num_choices: int,
+        thinks: bool,
+        logprobs: bool,
+        include_usage: bool,
+    ) -> None:
+        self.dialect: Dialect = dialect
+        self._head = {"id": request_id, "created": created, "model": model}
+        self._thinks = thinks
+        self._logprobs = logprobs
+        self._include_usage = include_usage
+        self._choices = [_Choice() for _ in range(num_choices)]
+
+    def begin(self) -> bytes:
+        delta: dict[str, Any] = {"role": "assistant", "content": None if self._thinks else ""}
+        if self._thinks:
+            delta["reasoning_content"] = ""
+        return b"".join(
+            self._event([self._stream_choice(index, delta)]) for index in range(len(self._choices))
+        )
+
+    def write(self, chunks: list[Chunk], usage: Usage | None) -> bytes:
+        events: list[bytes] = []
+        for chunk in chunks:
+            delta = _delta(chunk)
+            if delta or chunk.logprobs:
+                choice = self._stream_choice(chunk.index, delta)
+                if self._logprobs:
+                    choice["logprobs"] = _logprobs(chunk.logprobs)
+                events.append(self._event([choice]))
+            if chunk.finish is not None:
+                last = self._stream_choice(chunk.index, {}, _finish(chunk.finish))
+                final = usage if self.dialect == "deepseek" else None
+                events.append(self._event([last], final))
+        return b"".join(events)
+
+    def end(self, usage: Usage) -> bytes:
+        trailer = self._event([], usage) if self._include_usage else b""
+        return trailer + b"data: [DONE]\n\n"
+
+    def fail(self, body: dict[str, Any]) -> bytes:
+        return event(body) + b"data: [DONE]\n\n"
+
+    def keep_alive(self) -> bytes:
+        return b": keep-alive\n\n"
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self._choices[chunk.index].add(chunk)
+
+    def whole(self, usage: Usage) -> dict[str, Any]:
+        return {
+            "id": self._head["id"],
+            "object": "chat.completion",
+            "created": self._head["created"],
+            "model": self._head["model"],
+            "system_fingerprint": FINGERPRINT,
+            "choices": [self._whole_choice(i, c) for i, c in enumerate(self._choices)],
+            "usage": usage_object(usage),
+        }
+
+    def _whole_choice(self, index: int, choice: _Choice) -> dict[str, Any]:
+        content = "".join(choice.content)
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        reasoning = "".join(choice.reasoning)
+        if self._thinks or reasoning:
+            message["reasoning_content"] = reasoning
+        if choice.calls:
+            message["tool_calls"] = choice.calls
+            message["content"] = content or None
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": _logprobs(choice.logprobs) if self._logprobs else None,
+            "finish_reason": _finish(choice.finish or "stop"),
+        }
+
+    def _stream_choice(
+        self, index: int, delta: dict[str, Any], finish: str | None = None
+    ) -> dict[str, Any]:
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+    def _event(self, choices: list[dict[str, Any]], usage: Usage | None = None) -> bytes:
+        value: dict[str, Any] = {
+            "id": self._head["id"],
+            "object": "chat.completion.chunk",
+            "created": self._head["created"],
+            "model": self._head["model"],
+            "system_fingerprint": FINGERPRINT,
+            "choices": choices,
+        }
+        if usage is not None:
+            value["usage"] = usage_object(usage)
+        elif self._include_usage:
+            value["usage"] = None
+        return event(value)
+
+
+def _delta(chunk: Chunk) -> dict[str, Any]:
+    delta: dict[str, Any] = {}
+    if chunk.reasoning:
+        delta["reasoning_content"] = chunk.reasoning
+    if chunk.content:
+        delta["content"] = chunk.content
+    if chunk.tools:
+        delta["tool_calls"] = [_tool_delta(found) for found in chunk.tools]
+    return delta
+
+
+def _tool_delta(found: ToolCallStart | ToolCallArguments) -> dict[str, Any]:
+    if isinstance(found, ToolCallStart):
+        function = {"name": found.name, "arguments": ""}
+        return {"index": found.index, "id": found.id, "type": "function", "function": function}
+    return {"index": found.index, "function": {"arguments": found.text}}
+
+
+def _finish(finish: str) -> str:
+    """A cut-off answer is too short, whoever cut it."""
+    return "length" if finish == "cancelled" else finish
+
+
+def _logprobs(found: list[TokenLogprob]) -> dict[str, Any]:
+    """Of answer and thinking apart, as DeepSeek has it; OpenAI's clients read the first."""
+    answer = [_entry(one) for one in found if not one.is_reasoning]
+    thinking = [_entry(one) for one in found if one.is_reasoning]
+    value: dict[str, Any] = {"content": answer, "refusal": None}
+    if thinking:
+        value["reasoning_content"] = thinking
+    return value
+
+
+def _entry(found: TokenLogprob) -> dict[str, Any]:
+    return {**_token(found), "top_logprobs": [_token(other) for other in found.top]}
+
+
+def _token(found: TokenLogprob) -> dict[str, Any]:
+    return {"token": found.text, "logprob": found.logprob, "bytes": list(found.data)}

@@ -1,0 +1,156 @@
+"""What strangers may do to the listener: floods, slow senders, foreign pages, odd requests."""
+
+import socket
+import time
+
+import pytest
+
+from rorqual.config.server import ServerConfig
+from rorqual.errors import ConfigError
+from rorqual.server.serving import check_bind
+from tests.server.conftest import MODEL, Running, ServerFactory
+
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def server(start_server: ServerFactory) -> Running:
+    return start_server(
+        http={"max_body_bytes": 4096, "max_header_bytes": 2048, "header_seconds": 0.5,
+              "body_seconds": 0.5, "max_connections_per_address": 8},
+    )  # fmt: skip
+
+
+def connect(server: Running) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=5)
+
+
+def is_cut_off(connection: socket.socket, within: float) -> bool:
+    connection.settimeout(within)
+    try:
+        return connection.recv(1000) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def test_a_body_that_is_too_large_is_413(server: Running) -> None:
+    with server.http as http:
+        told = http.post("/v1/chat/completions", json={"messages": ["x" * 5000]})
+        untold = http.post("/v1/chat/completions", content=iter([b"x" * 3000, b"y" * 3000]))
+    assert told.status_code == 413 and told.json()["error"]["code"] == "request_too_large"
+    assert untold.status_code == 413
+
+
+def test_compressed_bodies_are_not_read(server: Running) -> None:
+    with server.http as http:
+        answer = http.post(
+            "/v1/chat/completions", content=b"\x1f\x8b", headers={"content-encoding": "gzip"}
+        )
+    assert answer.status_code == 415
+
+
+def test_slow_headers_and_bodies_are_cut_off(server: Running) -> None:
+    with connect(server) as headers:
+        headers.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
+        for _ in range(8):  # a byte now and then does not help
+            time.sleep(0.1)
+            try:
+                headers.sendall(b"y")
+            except OSError:
+                break
+        assert is_cut_off(headers, 2)
+    with connect(server) as body:
+        body.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"
+        )
+        assert is_cut_off(body, 2)
+    with connect(server) as silent:
+        assert is_cut_off(silent, 2)
+
+
+def test_headers_that_are_too_large_are_cut_off(server: Running) -> None:
+    with connect(server) as connection:
+        try:
+            for _ in range(200):
+                connection.sendall(b"GET /health HTTP/1.1\r\nX: " + b"y" * 900)
+        except OSError:
+            return
+        assert is_cut_off(connection, 2)
+
+
+def test_one_address_has_so_many_connections(server: Running) -> None:
+    time.sleep(0.2)
+    held = [connect(server) for _ in range(8)]
+    try:
+        with connect(server) as one_more:
+            assert is_cut_off(one_more, 2)
+    finally:
+        for connection in held:
+            connection.close()
+    time.sleep(0.2)
+    with server.http as http:
+        assert http.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421),
+        ({"host": "127.0.0.1.evil.example"}, 421),
+        ({"host": "[::1"}, 421),
+        ({"origin": "http://[x"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({}, 200),
+    ],
+)
+def test_foreign_pages_cannot_use_a_local_server(
+    server: Running, headers: dict, status: int
+) -> None:
+    with server.http as http:
+        answer = http.post("/v1/chat/completions", json=ASK, headers=headers)
+    assert answer.status_code == status
+
+
+def test_unknown_paths_and_methods_are_clean(server: Running) -> None:
+    with server.http as http:
+        missing = http.get("/v1/nothing")
+        wrong = http.put("/v1/chat/completions", json=ASK)
+        nul = http.get("/api/conversations/%00")
+    assert missing.status_code == 404 and missing.json()["error"]["code"] == "not_found"
+    assert wrong.status_code == 405 and wrong.json()["error"]["code"] == "method_not_allowed"
+    assert nul.status_code == 404
+
+
+def test_every_answer_says_which_request_it_is(server: Running) -> None:
+    with server.http as http:
+        answer = http.post("/v1/chat/completions", json=ASK)
+    name = answer.headers["x-request-id"]
+    assert answer.json()["id"].endswith(name.removeprefix("req-"))
+    assert any(name in line for line in server.lines)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"http": {"host": "0.0.0.0"}}, "mode is local"),
+        ({"http": {"host": "::"}}, "mode is local"),
+        ({"mode": "platform", "http": {"host": "0.0.0.0"}}, "in the clear"),
+        ({"mode": "platform", "http": {"host": "0.0.0.0", "trusted_proxies": ["10.0.0.1"]}}, None),
+        ({"mode": "platform", "http": {"host": "127.0.0.1"}}, None),
+        ({}, None),
+    ],
+)
+def test_an_open_bind_needs_accounts_and_encryption(fields: dict, refused: str | None) -> None:
+    config = ServerConfig.model_validate(fields)
+    if refused is None:
+        check_bind(config)
+        return
+    with pytest.raises(ConfigError, match=refused):
+        check_bind(config)
