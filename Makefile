@@ -5,22 +5,35 @@ PRESET ?= laptop
 PROFILE ?= small
 BIN := .venv/bin
 READY := .venv/.ready
+SERVING := .venv/.serving
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup run speedrun test check soak bench lock clean
+NATIVE := $(wildcard src/rorqual/kernels/native/*)
+WEB := $(wildcard web/*.* web/src/*.* web/src/*/*.* web/public/*.* web/scripts/*.*)
+
+.PHONY: setup run train speedrun test check soak bench lock clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml CMakeLists.txt requirements/dev.lock requirements/torch.txt $(wildcard src/rorqual/kernels/native/*)
+# What serving needs: neither torch nor the tests' packages.
+$(SERVING): pyproject.toml CMakeLists.txt requirements/run.lock $(NATIVE) $(WEB)
 	@$(PYTHON) -c 'import sys; sys.exit("Rorqual needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "setup 1/4: PyTorch" && $(BIN)/python -m pip install -q --no-deps -r requirements/torch.txt
-	@echo "setup 2/4: locked packages" && $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/dev.lock
-	@echo "setup 3/4: Node" && $(BIN)/python scripts/ensure_node.py
-	@echo "setup 4/4: Rorqual and its kernels" && $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@echo "setup: packages" && $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/run.lock
+	@echo "setup: Node" && $(BIN)/python scripts/ensure_node.py
+	@echo "setup: the web app" && cd web && npm ci --ignore-scripts --loglevel=error && npm run --silent build
+	@echo "setup: Rorqual and its kernels" && $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $(SERVING)
+
+$(READY): $(SERVING) requirements/dev.lock requirements/torch.txt
+	@echo "setup: PyTorch" && $(BIN)/python -m pip install -q --no-deps -r requirements/torch.txt
+	@echo "setup: packages for training and tests" && $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/dev.lock
 	@touch $(READY)
 
-run: setup
+run: $(SERVING)
+	$(BIN)/rorqual serve models/rorqual-pocket
+
+train: setup
 	$(BIN)/rorqual data fetch --profile $(PROFILE)
 	$(BIN)/rorqual train $(PRESET) --resume
 	$(BIN)/rorqual generate runs/$(PRESET) -i
@@ -31,13 +44,15 @@ speedrun: setup
 
 test: setup
 	$(BIN)/python tests/tokenizer/fetch_published.py
+	$(BIN)/python tests/checkpoint/fetch_models.py
 	$(BIN)/python -m pytest
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(wildcard src/rorqual/kernels/native/*)
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/basedpyright
+	cd web && npm run --silent check && npm run --silent size
 
 soak: setup
 	$(BIN)/python -m pytest -m soak
@@ -45,10 +60,13 @@ soak: setup
 bench: setup
 	$(BIN)/python benchmarks/train_step.py
 
+COMPILE := pip-compile -q --generate-hashes --no-header --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --unsafe-package torch
+
 lock:
-	$(BIN)/pip-compile -q --generate-hashes --no-header --strip-extras --no-emit-index-url \
-	  --no-emit-find-links --no-emit-trusted-host --unsafe-package torch \
-	  --extra train --extra test --extra check --extra build \
+	$(BIN)/$(COMPILE) --extra serve --extra build -o requirements/run.lock pyproject.toml
+	$(BIN)/$(COMPILE) \
+	  --extra train --extra serve --extra postgres --extra gguf --extra test --extra check --extra build \
 	  -c requirements/torch.txt -o requirements/dev.lock pyproject.toml
 
 clean:

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "rorqual"
 
 LEVELS = {
-    0: ("errors", "units"),
-    1: ("config",),
+    0: ("errors", "units", "interrupt"),
+    1: ("config", "packages"),
     2: ("tokenizer", "planner", "sandbox"),
     3: ("kernels",),
     4: ("model",),
