@@ -46,7 +46,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_readme_commands_run_in_their_order(workplace: Path) -> None:
     listed = commands()
-    assert len(listed) == 7
+    assert len(listed) == 11
     for command in listed:
         if command.startswith(NEEDS_NETWORK):
             continue

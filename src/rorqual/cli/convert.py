@@ -16,14 +16,12 @@ from rich.progress import (
 )
 
 from rorqual.checkpoint.convert import OnProgress, convert
-from rorqual.checkpoint.models import resolve_model
+from rorqual.cli.options import Model, find_model
 from rorqual.units import format_bytes
 
 
 def convert_model(
-    source: Annotated[
-        str, typer.Argument(help="Model directory, .gguf file, smollm2, or a Hub name.")
-    ],
+    source: Model,
     target: Annotated[Path, typer.Argument(help="New directory, or new .gguf file.")],
     to: Annotated[Literal["hf", "gguf"], typer.Option(help="Format to write.")],
     dtype: Annotated[
@@ -32,7 +30,7 @@ def convert_model(
 ) -> None:
     """Convert a model between Hugging Face safetensors and GGUF, tensor by tensor."""
     console = Console(stderr=True)
-    path = resolve_model(source, on_step=lambda step: console.print(step, markup=False))
+    path = find_model(source)
     with _show_progress(console) as report:
         notes = convert(path, target, to=to, dtype=dtype, on_progress=report)
     for note in notes:

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from rorqual.checkpoint import model_directory
+from rorqual.checkpoint.models import resolve_model
 from rorqual.checkpoint.weights import open_weights
 from rorqual.config.engine import EngineConfig
 from rorqual.config.model import first_error
@@ -38,10 +40,13 @@ _RECOMMENDED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 class LLM:
-    """A model with its engine. Options are the fields of config/engine.py's EngineConfig."""
+    """A model with its engine: a directory, a run's folder, a .gguf file or a known name.
+
+    Options are the fields of config/engine.py's EngineConfig.
+    """
 
     def __init__(self, model: str | Path, **options: Any):
-        weights = open_weights(Path(model))
+        weights = open_weights(model_directory(resolve_model(model)))
         self._open(weights, weights.tokenizer(), options)
 
     @classmethod
