@@ -1,6 +1,6 @@
 """R1-Zero at small scale: does a base learn by itself that thinking pays?
 
-    python benchmarks/r1_zero.py BASE --out runs/r1-zero               # all arms, all seeds
+    python benchmarks/r1_zero.py BASE --other-base OTHER               # all arms, all seeds
     python benchmarks/r1_zero.py BASE --arms running_state --seeds 1   # a part; parts add up
     python benchmarks/r1_zero.py BASE --collect 0.4                    # docs/results/r1_zero.json
 
@@ -12,6 +12,7 @@ nothing.
 import argparse
 import json
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,24 @@ def curve(folder: RunFolder, family: str) -> list[dict[str, float]]:
     ]
 
 
-def run_arm(base: Path, out: Path, name: str, seed: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """Where arms start from; other: of the arms that say so."""
+
+    base: Path
+    other: Path | None
+
+    def of(self, arm: dict[str, Any]) -> Path:
+        if not arm.get("other_base"):
+            return self.base
+        assert self.other is not None, "this arm needs --other-base"
+        return self.other
+
+
+def run_arm(bases: Bases, out: Path, name: str, seed: int) -> None:
     """Train if that is not done, judge, and write result.json."""
     arm = settings()["arms"][name]
+    base = bases.of(arm)
     path = out / f"{name}-{seed}"
     if (path / "result.json").exists():
         return
@@ -141,14 +157,17 @@ def run_arm(base: Path, out: Path, name: str, seed: int) -> None:
     print(json.dumps(record["after"]), flush=True)
 
 
-def collect(base: Path, out: Path, thinking_share: float) -> None:
+def collect(bases: Bases, out: Path, thinking_share: float) -> None:
     """docs/results/r1_zero.json, and the curves as a picture beside it."""
     chosen = settings()
-    families = {arm["task"]["name"]: arm["task"] for arm in chosen["arms"].values()}
-    directory = model_directory(base)
     before = {
-        name: judge(directory, task, out / f"base-{name}", chosen["eval"])
-        for name, task in families.items()
+        arm["task"]["name"]: judge(
+            model_directory(bases.of(arm)),
+            arm["task"],
+            out / f"base-{arm['task']['name']}",
+            chosen["eval"],
+        )
+        for arm in chosen["arms"].values()
     }
     runs = [
         json.loads((out / f"{name}-{seed}" / "result.json").read_text(encoding="utf-8"))
@@ -158,7 +177,7 @@ def collect(base: Path, out: Path, thinking_share: float) -> None:
     found = {
         "settings": chosen,
         "base": {
-            "files": file_digests(directory),
+            "files": file_digests(model_directory(bases.base)),
             "share_of_worked_examples_that_think": thinking_share,
             "before": before,
         },
@@ -204,6 +223,7 @@ def draw(chosen: dict[str, Any], runs: list[dict[str, Any]], target: Path) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("base", type=Path)
+    parser.add_argument("--other-base", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/r1-zero"))
     parser.add_argument("--arms", nargs="+", default=list(settings()["arms"]))
     parser.add_argument("--seeds", nargs="+", type=int, default=settings()["seeds"])
@@ -214,13 +234,14 @@ def main() -> None:
         help="write docs/results; SHARE of the base's worked examples that think",
     )
     options = parser.parse_args()
+    bases = Bases(options.base, options.other_base)
     if options.collect is not None:
-        collect(options.base, options.out, options.collect)
+        collect(bases, options.out, options.collect)
         return
     for seed in options.seeds:
         for arm in options.arms:
             print(f"{arm}, seed {seed}", flush=True)
-            run_arm(options.base, options.out, arm, seed)
+            run_arm(bases, options.out, arm, seed)
 
 
 if __name__ == "__main__":

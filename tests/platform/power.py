@@ -45,8 +45,11 @@ def _read_journal(journal: bytes) -> list[tuple[int, int, bytes, bytes]]:
     place = 0
     while place + _HEAD.size <= len(journal):
         offset, length, size_before = _HEAD.unpack_from(journal, place)
-        assert length >= 0, "SQLite truncated a file; this model of a power cut does not cover that"
         body = place + _HEAD.size
+        if length < 0 and offset == size_before:  # "truncated" to the size it had
+            place = body
+            continue
+        assert length >= 0, "SQLite truncated a file; this model of a power cut does not cover that"
         place = body + 2 * length
         if place > len(journal):  # killed while noting it: the write itself did not happen
             break

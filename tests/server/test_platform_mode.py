@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -246,6 +247,10 @@ def test_logs_hold_neither_keys_nor_texts(server: Running) -> None:
     secret = "the password of the whale"
     ask(server, key, messages=[{"role": "user", "content": secret}])
     ask(server, key, messages=[{"role": "user", "content": secret}], temperature=99)
+    deadline = time.monotonic() + 10  # a line is written after its answer has gone
+    while not any('"status": 400' in text for text in list(server.lines)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     written = "\n".join(server.lines)
     assert key not in written and secret not in written and "The whale sings" not in written
     last = json.loads(server.lines[-1])

@@ -70,14 +70,14 @@ class Admission:
                 code="context_length_exceeded" if size else "empty_prompt",
                 param="prompt",
             )
-        ids = np.asarray(request.prompt_ids, dtype=np.int64)  # [T]
-        if ids.ndim != 1 or ids.min() < 0 or ids.max() >= self.vocab_size:
+        # Compared as Python numbers: a client may send one that no array holds.
+        if min(request.prompt_ids) < 0 or max(request.prompt_ids) >= self.vocab_size:
             raise RequestError(
                 f"the prompt has a token id outside 0 to {self.vocab_size - 1}, the vocabulary; "
                 "encode it with this model's tokenizer",
                 param="prompt",
             )
-        return ids.astype(np.int32)
+        return np.asarray(request.prompt_ids, dtype=np.int32)  # [T]
 
     def _check_ids(self, params: SamplingParams) -> None:
         for name, ids in (

@@ -22,6 +22,7 @@ MAX_LOGPROBS: Final = 20
 MAX_STOP_STRINGS: Final = 16
 MAX_LOGIT_BIASES: Final = 1024
 LARGEST_SEED: Final = 2**64 - 1
+LARGEST_COUNT: Final = 2**31 - 1
 
 
 class EngineError(RorqualError):
@@ -70,11 +71,11 @@ class SamplingParams:
     def __post_init__(self) -> None:
         _within("n", self.n, 1, MAX_SAMPLES)
         _within("temperature", self.temperature, 0.0, 100.0)
-        _within("top_k", self.top_k, 0, None)
+        _within("top_k", self.top_k, 0, LARGEST_COUNT)
         _within("min_p", self.min_p, 0.0, 1.0)
         _within("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _within("min_tokens", self.min_tokens, 0, None)
+        _within("min_tokens", self.min_tokens, 0, LARGEST_COUNT)
         if not 0 < self.top_p <= 1:
             raise _refused("top_p", f"top_p={self.top_p} is not in (0, 1]; 1 keeps all")
         if not 0 < self.repetition_penalty <= 100:
@@ -83,9 +84,9 @@ class SamplingParams:
                 f"repetition_penalty={self.repetition_penalty} is not in (0, 100]; 1 is none",
             )
         if self.max_tokens is not None:
-            _within("max_tokens", self.max_tokens, 0, None)
+            _within("max_tokens", self.max_tokens, 0, LARGEST_COUNT)
         if self.thinking_budget is not None:
-            _within("thinking_budget", self.thinking_budget, 0, None)
+            _within("thinking_budget", self.thinking_budget, 0, LARGEST_COUNT)
         if self.seeds is not None and (len(self.seeds) != self.n or self.seed is not None):
             raise _refused(
                 "seeds", f"{len(self.seeds)} seeds for n={self.n}; give one each and no seed"
