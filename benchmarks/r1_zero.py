@@ -47,13 +47,21 @@ def reinforce(base: Path, arm: dict[str, Any], seed: int, folder: RunFolder) -> 
     """One run of reinforcement learning; its last checkpoint."""
     config = RLRunConfig.model_validate(
         {
-            "rl": settings()["rl"] | {"model": base, "seed": seed, "rewards": arm["rewards"]},
+            "rl": settings()["rl"]
+            | {"model": base, "seed": seed, "rewards": arm["rewards"]}
+            | ({"eval_problems": arm["num_problems"]} if "num_problems" in arm else {}),
             "tasks": [arm["task"]],
         }
     )
     result = run_rl(config, folder)
     assert result.ended_by == "done", f"{folder.path} ended by {result.ended_by}"
     return result.checkpoint
+
+
+def asked(arm: dict[str, Any]) -> dict[str, Any]:
+    """How an arm is judged."""
+    chosen = settings()["eval"]
+    return chosen | {"num_problems": arm.get("num_problems", chosen["num_problems"])}
 
 
 def tokens_generated(folder: RunFolder) -> int:
@@ -89,11 +97,9 @@ def fine_tune(base: Path, arm: dict[str, Any], seed: int, folder: RunFolder, bud
     return run_sft(config, folder, join_processes()).checkpoint
 
 
-def judge(
-    model: Path, share: dict[str, Any], folder: Path, asked: dict[str, Any]
-) -> dict[str, Any]:
+def judge(model: Path, share: dict[str, Any], folder: Path, how: dict[str, Any]) -> dict[str, Any]:
     """Held-out figures of a model on one family, all levels together."""
-    config = EvalRunConfig.model_validate({"eval": asked, "tasks": [share]})
+    config = EvalRunConfig.model_validate({"eval": how, "tasks": [share]})
     summary = evaluate_checkpoint(model, config, EvalFolder(folder)).summary
     overall = summary["groups"][0]
     kept = ("pass@1", "pass@1_interval", "share_thinking", "mean_length", "share_truncated")
@@ -152,7 +158,7 @@ def run_arm(bases: Bases, out: Path, name: str, seed: int) -> None:
                 sum(line["step_time"] for line in metrics(folder) if line["kind"] == "step"), 1
             ),
         }
-    record |= {"after": judge(model, arm["task"], path / "eval", settings()["eval"])}
+    record |= {"after": judge(model, arm["task"], path / "eval", asked(arm))}
     path.joinpath("result.json").write_text(json.dumps(record), encoding="utf-8")
     print(json.dumps(record["after"]), flush=True)
 
@@ -160,19 +166,25 @@ def run_arm(bases: Bases, out: Path, name: str, seed: int) -> None:
 def collect(bases: Bases, out: Path, thinking_share: float) -> None:
     """docs/results/r1_zero.json, and the curves as a picture beside it."""
     chosen = settings()
+    done = {
+        name: (out / f"{name}-{chosen['seeds'][0]}" / "result.json").exists()
+        for name in chosen["arms"]
+    }
     before = {
         arm["task"]["name"]: judge(
             model_directory(bases.of(arm)),
             arm["task"],
             out / f"base-{arm['task']['name']}",
-            chosen["eval"],
+            asked(arm),
         )
-        for arm in chosen["arms"].values()
+        for name, arm in chosen["arms"].items()
+        if done[name]
     }
     runs = [
         json.loads((out / f"{name}-{seed}" / "result.json").read_text(encoding="utf-8"))
         for name in chosen["arms"]
         for seed in chosen["seeds"]
+        if done[name]
     ]
     found = {
         "settings": chosen,

@@ -24,8 +24,34 @@ from rorqual.tasks.base import (
 
 _MOST_CHARACTERS = 300
 _GREETINGS = {
-    "en": ("", "Hi! ", "Hello. ", "Hey, ", "Good morning. ", "Sorry to ask: ", "Tell me: "),
-    "zh": ("", "你好！", "您好，", "嗨，", "早上好。", "请问，", "告诉我："),
+    "en": (
+        "",
+        "Hi! ",
+        "Hello. ",
+        "Hey, ",
+        "Good morning. ",
+        "Sorry to ask: ",
+        "Tell me: ",
+        "Excuse me. ",
+        "Good evening. ",
+        "Well then: ",
+        "One question: ",
+        "Dear model, ",
+    ),
+    "zh": (
+        "",
+        "你好！",
+        "您好，",
+        "嗨，",
+        "早上好。",
+        "请问，",
+        "告诉我：",
+        "打扰一下，",
+        "晚上好。",
+        "那么，",
+        "问个问题：",
+        "亲爱的模型，",
+    ),
 }
 _WHO = {
     "en": (
@@ -39,6 +65,12 @@ _WHO = {
         "Are you a person?",
         "Can you introduce yourself?",
         "Which model is this?",
+        "Who is answering me?",
+        "Do you have a name?",
+        "Are you DeepSeek?",
+        "Where do you come from?",
+        "What are you?",
+        "Say who you are.",
     ),
     "zh": (
         "你是谁？",
@@ -51,9 +83,18 @@ _WHO = {
         "你是真人吗？",
         "能介绍一下你自己吗？",
         "这是哪个模型？",
+        "谁在回答我？",
+        "你有名字吗？",
+        "你是DeepSeek吗？",
+        "你从哪里来？",
+        "你是什么？",
+        "说说你是谁。",
     ),
 }
-_ENDINGS = {"en": ("", " Please.", " Thanks!"), "zh": ("", "谢谢。", "麻烦了。")}
+_ENDINGS = {
+    "en": ("", " Please.", " Thanks!", " I am curious.", " Be brief."),
+    "zh": ("", "谢谢。", "麻烦了。", "我很好奇。", "简短些。"),
+}
 # What the score looks for, and how the worked replies go on.
 _NAME: dict[Language, str] = {"en": "I am Rorqual", "zh": "我是Rorqual"}
 _ABOUT = {
