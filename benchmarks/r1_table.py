@@ -115,11 +115,13 @@ def collect(teacher: Path, student: Path, teacher_runs: list[Path], out: Path) -
         for name, path in (("teacher", teacher), ("student", student))
     }
     spent = sum(rl_flops(RunFolder(run), teacher) for run in teacher_runs)
-    runs = [
-        json.loads((out / f"{method}-{seed}" / "result.json").read_text(encoding="utf-8"))
+    finished = [
+        path
         for method in METHODS
         for seed in chosen["seeds"]
+        if (path := out / f"{method}-{seed}" / "result.json").exists()
     ]
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in finished]
     sizes = {}
     for name, path in (("teacher", teacher), ("student", student)):
         counts = count_parameters(load_model(model_directory(path)).config)

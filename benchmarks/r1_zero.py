@@ -164,28 +164,22 @@ def run_arm(bases: Bases, out: Path, name: str, seed: int) -> None:
 
 
 def collect(bases: Bases, out: Path, thinking_share: float) -> None:
-    """docs/results/r1_zero.json, and the curves as a picture beside it."""
+    """docs/results/r1_zero.json, and the curves as docs/img/r1_zero.png."""
     chosen = settings()
-    done = {
-        name: (out / f"{name}-{chosen['seeds'][0]}" / "result.json").exists()
-        for name in chosen["arms"]
-    }
-    before = {
-        arm["task"]["name"]: judge(
-            model_directory(bases.of(arm)),
-            arm["task"],
-            out / f"base-{arm['task']['name']}",
-            asked(arm),
-        )
-        for name, arm in chosen["arms"].items()
-        if done[name]
-    }
-    runs = [
-        json.loads((out / f"{name}-{seed}" / "result.json").read_text(encoding="utf-8"))
+    finished = [
+        path
         for name in chosen["arms"]
         for seed in chosen["seeds"]
-        if done[name]
+        if (path := out / f"{name}-{seed}" / "result.json").exists()
     ]
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in finished]
+    before: dict[str, Any] = {}
+    for name in dict.fromkeys(run["arm"] for run in runs):
+        arm = chosen["arms"][name]
+        family = arm["task"]["name"]
+        if family not in before:
+            where = model_directory(bases.of(arm))
+            before[family] = judge(where, arm["task"], out / f"base-{family}", asked(arm))
     found = {
         "settings": chosen,
         "base": {
@@ -197,7 +191,7 @@ def collect(bases: Bases, out: Path, thinking_share: float) -> None:
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    draw(chosen, runs, RESULTS.with_suffix(".png"))
+    draw(chosen, runs, RESULTS.parents[1] / "img" / "r1_zero.png")
     for run in runs:
         task = chosen["arms"][run["arm"]]["task"]["name"]
         print(f"{run['arm']} seed {run['seed']}: {line(before[task])} -> {line(run['after'])}")
