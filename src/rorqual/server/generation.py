@@ -21,12 +21,14 @@ from typing import Final, Literal
 from rorqual.engine import EngineError, Usage
 from rorqual.errors import CapacityError, RorqualError
 from rorqual.platform import Job, Place, QueueFull, Refused, Settlement, Ticket, TokenCounts
-from rorqual.server.backends import Backend, Chunk, GenerationRequest, Prepared
+from rorqual.server.backends import Backend, BackendState, Chunk, GenerationRequest, Prepared
 from rorqual.server.backends.base import num_characters
 from rorqual.server.services import Asker, Services
 
 _MAX_PENDING_CHUNKS: Final = 4096  # of a reader that takes nothing; then the request is cut off
 _MARGIN_SECONDS: Final = 60.0
+_LOADING_SECONDS: Final = 120.0  # that a local request waits for its model
+_LOOK_SECONDS: Final = 0.05
 _CANCEL_SECONDS: Final = 5.0  # for a backend to say what a cancelled request has used
 Outcome = Literal["finished", "cancelled", "failed"]
 Commit = Callable[[list[Chunk], TokenCounts | None], Awaitable[None]]
@@ -87,6 +89,8 @@ class Generation:
         served = services.platform.admission.ladder.model(model)
         backend = services.models.get(served)
         state = backend.stats().state
+        if services.is_local:  # one user, who has just started it
+            state = await state_once_loaded(backend, _LOADING_SECONDS)
         if state != "ready":
             raise Refused(f"model {served} is {state}; try again shortly", 5.0)
         named = [_scaled(services, replace(request, model=served)) for request in requests]
@@ -385,3 +389,11 @@ def _scaled(services: Services, request: GenerationRequest) -> GenerationRequest
         return request
     left = services.platform.admission.ladder.thinking_tokens(budget)
     return replace(request, sampling={**request.sampling, "thinking_budget": left})
+
+
+async def state_once_loaded(backend: Backend, timeout_seconds: float) -> BackendState:
+    """The state of a backend that is not loading any more, or still is after so long."""
+    deadline = time.monotonic() + timeout_seconds
+    while (state := backend.stats().state) == "loading" and time.monotonic() < deadline:
+        await asyncio.sleep(_LOOK_SECONDS)
+    return state
