@@ -283,7 +283,7 @@ export const en = {
   guide: "Guided course",
   guideSteps: [
     { title: "Watch the loss", text: "Open a training run. The loss is the surprise at the next token, in nats. It falls fast at first: the model learns which letters exist, then which words." },
-    { title: "Change the learning rate", text: "Start a run with train.lr doubled and compare the two. Too high, and the curve jumps; too low, and it crawls." },
+    { title: "Change the learning rate", text: "Start a run with train.learning_rate doubled and compare the two. Too high, and the curve jumps; too low, and it crawls." },
     { title: "Watch it learn to think", text: "Open a reinforcement-learning run. Look at reward and at the length of the answers: nobody told the model to think longer." },
     { title: "Read one problem through training", text: "In Samples, move the slider. The same problem, answered at every step: first noise, then the form, then the answer." },
   ],

@@ -124,7 +124,7 @@ function StartRun({ onClose }: { onClose: () => void }): VNode {
         </label>
         <label class="field">
           <span>{t().overrides}</span>
-          <textarea class="input mono" rows={4} placeholder="train.lr = 6e-4" value={overrides} onInput={(event) => setOverrides(event.currentTarget.value)} />
+          <textarea class="input mono" rows={4} placeholder="train.learning_rate = 6e-4" value={overrides} onInput={(event) => setOverrides(event.currentTarget.value)} />
         </label>
         <button type="submit" class="button primary">
           {t().start}
