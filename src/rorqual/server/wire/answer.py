@@ -1,11 +1,15 @@
 """What every wire format's writer does: bytes for a stream, or one object in the end."""
 
 import json
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Final, Protocol
 
+from rorqual import __version__
 from rorqual.engine import Usage
 from rorqual.server.backends import Chunk
 from rorqual.server.errors import Dialect
+
+FINGERPRINT: Final = f"rorqual-{__version__}"
 
 
 class AnswerWriter(Protocol):
@@ -43,6 +47,26 @@ class AnswerWriter(Protocol):
     def whole(self, usage: Usage) -> dict[str, Any]:
         """The answer as one object."""
         ...
+
+
+class OpenAIStream(ABC):
+    """What streams of chats and of texts have in common: how they end."""
+
+    _include_usage: bool
+
+    def end(self, usage: Usage) -> bytes:
+        trailer = self._event([], usage) if self._include_usage else b""
+        return trailer + b"data: [DONE]\n\n"
+
+    def fail(self, body: dict[str, Any]) -> bytes:
+        return event(body) + b"data: [DONE]\n\n"
+
+    def keep_alive(self) -> bytes:
+        return b": keep-alive\n\n"
+
+    @abstractmethod
+    def _event(self, choices: list[dict[str, Any]], usage: Usage | None = None) -> bytes:
+        """One event with these choices."""
 
 
 def to_json(value: Any) -> str:

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from rorqual import __version__
 from rorqual.engine import Usage
 from rorqual.engine.tool_calls import ToolCallArguments, ToolCallStart
 from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
-from rorqual.server.wire.answer import event, usage_object
-
-FINGERPRINT = f"rorqual-{__version__}"
+from rorqual.server.wire.answer import FINGERPRINT, OpenAIStream, event, usage_object
 
 
 class _Choice:
@@ -35,7 +32,7 @@ class _Choice:
         self.finish = chunk.finish or self.finish
 
 
-class ChatAnswer:
+class ChatAnswer(OpenAIStream):
     """Writes chat completions. `thinks`: reasoning_content is there even when it is empty."""
 
     def __init__(
@@ -79,16 +76,6 @@ class ChatAnswer:
                 final = usage if self.dialect == "deepseek" else None
                 events.append(self._event([last], final))
         return b"".join(events)
-
-    def end(self, usage: Usage) -> bytes:
-        trailer = self._event([], usage) if self._include_usage else b""
-        return trailer + b"data: [DONE]\n\n"
-
-    def fail(self, body: dict[str, Any]) -> bytes:
-        return event(body) + b"data: [DONE]\n\n"
-
-    def keep_alive(self) -> bytes:
-        return b": keep-alive\n\n"
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:

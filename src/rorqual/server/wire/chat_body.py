@@ -11,6 +11,7 @@ from rorqual.config.http import GenerationConfig
 from rorqual.errors import RequestError
 from rorqual.server.backends import ChatInput, GenerationRequest, ModelInfo
 from rorqual.server.wire.fields import FieldTable, StrictBody
+from rorqual.server.wire.sampling_body import SamplingBody, check_samples
 from rorqual.server.wire.thinking import Effort, ThinkingPlan, ThinkingSwitch, plan_thinking
 
 MAX_TOOLS: Final = 128
@@ -26,13 +27,6 @@ _MESSAGE_KEYS: Final = (
 _UNSET_IN_THINKING: Final = ("temperature", "top_p")
 
 
-class StreamOptions(StrictBody):
-    """What a stream says besides."""
-
-    include_usage: bool = False
-    include_obfuscation: bool = False
-
-
 class TemplateKwargs(StrictBody):
     """The two switches that templates of thinking models read; nothing else reaches a template."""
 
@@ -40,23 +34,12 @@ class TemplateKwargs(StrictBody):
     enable_thinking: bool | None = None
 
 
-class ChatBody(StrictBody):
+class ChatBody(SamplingBody):
     """POST /chat/completions."""
 
-    model: str | None = Field(None, max_length=200)
     messages: list[dict[str, Any]] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    n: int = Field(1, ge=1, le=128)
-    stop: str | list[str] | None = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    seed: int | None = Field(None, ge=0, le=2**63 - 1)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = None
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
@@ -65,15 +48,7 @@ class ChatBody(StrictBody):
     parallel_tool_calls: bool = True
     thinking: ThinkingSwitch | None = None
     reasoning_effort: Effort | None = None
-    user: str | None = Field(None, max_length=512)
-    user_id: str | None = Field(None, max_length=512)
     modalities: list[Literal["text"]] | None = None
-    top_k: int | None = Field(None, ge=0)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=100)
-    min_tokens: int | None = Field(None, ge=0)
-    ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
     chat_template_kwargs: TemplateKwargs | None = None
 
 
@@ -165,49 +140,17 @@ def chat_request(
     return request, plan, unused
 
 
-def check_samples(n: int, config: GenerationConfig) -> None:
-    """RequestError if more answers are asked for than one request may have."""
-    if n > config.max_samples:
-        raise RequestError(f"n={n}; at most {config.max_samples}, send more requests", param="n")
-
-
 def chat_sampling(body: ChatBody) -> dict[str, Any]:
     """The fields of SamplingParams that were set."""
-    stop = [body.stop] if isinstance(body.stop, str) else body.stop
-    values: dict[str, Any] = {
-        "max_tokens": body.max_completion_tokens or body.max_tokens,
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "n": body.n,
-        "stop": None if stop is None else tuple(stop),
-        "seed": body.seed,
-        "frequency_penalty": body.frequency_penalty,
-        "presence_penalty": body.presence_penalty,
-        "logit_bias": logit_bias(body.logit_bias),
-        "top_k": body.top_k,
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty,
-        "min_tokens": body.min_tokens,
-        "ignore_eos": body.ignore_eos,
-        "stop_token_ids": None if body.stop_token_ids is None else tuple(body.stop_token_ids),
-    }
+    values = body.sampling()
+    max_tokens = body.max_completion_tokens or body.max_tokens
+    if max_tokens is not None:
+        values["max_tokens"] = max_tokens
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs=true; set it", param="top_logprobs")
     if body.logprobs:
         values["logprobs"] = body.top_logprobs or 0
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def logit_bias(raw: Mapping[str, float] | None) -> dict[int, float] | None:
-    """Token ids as numbers."""
-    if raw is None:
-        return None
-    try:
-        return {int(token): bias for token, bias in raw.items()}
-    except ValueError:
-        raise RequestError(
-            "logit_bias: a key is not a token id; expected numbers", param="logit_bias"
-        ) from None
+    return values
 
 
 def _message(raw: Mapping[str, Any], index: int) -> dict[str, Any]:

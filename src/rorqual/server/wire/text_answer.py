@@ -7,8 +7,7 @@ from typing import Any
 from rorqual.engine import Usage
 from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
-from rorqual.server.wire.answer import event, usage_object
-from rorqual.server.wire.chat_answer import FINGERPRINT
+from rorqual.server.wire.answer import FINGERPRINT, OpenAIStream, event, usage_object
 
 
 class _Choice:
@@ -23,7 +22,7 @@ class _Choice:
         self.finish: str | None = None
 
 
-class TextAnswer:
+class TextAnswer(OpenAIStream):
     """Writes text completions. echoed: each choice's prompt as text, None without echo."""
 
     def __init__(
@@ -58,16 +57,6 @@ class TextAnswer:
             final = usage if chunk.finish and self.dialect == "deepseek" else None
             events.append(self._event([value], final))
         return b"".join(events)
-
-    def end(self, usage: Usage) -> bytes:
-        trailer = self._event([], usage) if self._include_usage else b""
-        return trailer + b"data: [DONE]\n\n"
-
-    def fail(self, body: dict[str, Any]) -> bytes:
-        return event(body) + b"data: [DONE]\n\n"
-
-    def keep_alive(self) -> bytes:
-        return b": keep-alive\n\n"
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:

@@ -8,37 +8,18 @@ from pydantic import Field
 from rorqual.config.http import GenerationConfig
 from rorqual.errors import RequestError
 from rorqual.server.backends import GenerationRequest, ModelInfo, TextInput
-from rorqual.server.wire.chat_body import StreamOptions, check_samples, logit_bias
-from rorqual.server.wire.fields import FieldTable, StrictBody
+from rorqual.server.wire.fields import FieldTable
+from rorqual.server.wire.sampling_body import SamplingBody, check_samples
 
 
-class TextBody(StrictBody):
+class TextBody(SamplingBody):
     """POST /completions."""
 
-    model: str | None = Field(None, max_length=200)
     prompt: str | list[str] | list[int] | list[list[int]]
     suffix: str | None = None
     echo: bool = False
     max_tokens: int | None = Field(None, ge=0)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    n: int = Field(1, ge=1, le=128)
-    stop: str | list[str] | None = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    seed: int | None = Field(None, ge=0, le=2**63 - 1)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
-    user: str | None = Field(None, max_length=512)
-    user_id: str | None = Field(None, max_length=512)
-    top_k: int | None = Field(None, ge=0)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=100)
-    min_tokens: int | None = Field(None, ge=0)
-    ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
 
 
 _REFUSED: Final = {
@@ -108,24 +89,9 @@ def prompts_of(raw: str | list[Any]) -> list[str | tuple[int, ...]]:
 
 
 def _sampling(body: TextBody) -> dict[str, Any]:
-    stop = [body.stop] if isinstance(body.stop, str) else body.stop
-    values: dict[str, Any] = {
+    own: dict[str, Any] = {
         "max_tokens": body.max_tokens,
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "n": body.n,
-        "stop": None if stop is None else tuple(stop),
-        "seed": body.seed,
-        "frequency_penalty": body.frequency_penalty,
-        "presence_penalty": body.presence_penalty,
-        "logit_bias": logit_bias(body.logit_bias),
         "logprobs": body.logprobs,
         "prompt_logprobs": body.logprobs if body.echo else None,
-        "top_k": body.top_k,
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty,
-        "min_tokens": body.min_tokens,
-        "ignore_eos": body.ignore_eos,
-        "stop_token_ids": None if body.stop_token_ids is None else tuple(body.stop_token_ids),
     }
-    return {name: value for name, value in values.items() if value is not None}
+    return body.sampling() | {name: value for name, value in own.items() if value is not None}
