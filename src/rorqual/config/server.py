@@ -5,8 +5,10 @@ A file has `mode` and, where the defaults do not fit, `[http]`, one `[[models]]`
 `[admission]`, `[overload]` and one `[[prices]]` per model and date.
 """
 
+import os
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -24,14 +26,21 @@ from rorqual.config.http import (
 _MAX_DIFFICULTY_BITS = 24
 
 
+def _own_database() -> str:
+    """A file among the user's data (XDG_DATA_HOME, by default ~/.local/share)."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return f"sqlite:///{Path(base).absolute() / 'rorqual' / 'rorqual.db'}"
+
+
 class DatabaseConfig(BaseModel):
     """Where accounts, money and conversations are kept: SQLite, or PostgreSQL by another URL."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(
-        "sqlite:///rorqual.db",
-        description="sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME for several hosts",
+        default_factory=_own_database,
+        description="sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME for several hosts; "
+        "rorqual/rorqual.db among the user's own data if left out",
     )
     max_connections: int = Field(
         8, gt=0, le=256, description="readers on SQLite, all connections on PostgreSQL"

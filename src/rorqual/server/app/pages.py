@@ -5,15 +5,14 @@ but in a sandbox without origin, cookies, storage or network.
 """
 
 import hashlib
-import importlib
 import mimetypes
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+import rorqual.server as package
 from rorqual.platform import NotFound
 from rorqual.server.endpoints import Endpoint
 from rorqual.server.services import Services
@@ -101,8 +100,10 @@ class Pages:
 
 def _built() -> Path | None:
     """The app in the package, or in the source tree it runs from; None without either."""
-    server = Path(str(resources.files(importlib.import_module("rorqual.server"))))
-    folders = (server / "web", server.parents[2] / "web" / "dist")
+    # The source tree first: there it can be newer than what was installed with it.
+    in_source = Path(__file__).parents[4] / "web" / "dist"
+    # NOTE: a development install has two places of one package.
+    folders = [in_source, *(Path(place) / "web" for place in package.__path__)]
     return next((folder for folder in folders if (folder / "index.html").is_file()), None)
 
 
