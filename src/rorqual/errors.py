@@ -45,3 +45,7 @@ class RequestError(RorqualError):
 
 class CapacityError(RorqualError):
     """Out of memory, disk, or room in a queue."""
+
+
+class EngineError(RorqualError):
+    """The engine's own failure: a step crashed, or the engine was closed under a request."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rorqual.engine import EngineError, Request, SamplingParams
-from rorqual.errors import CapacityError, RequestError
+from rorqual.engine import Request, SamplingParams
+from rorqual.errors import CapacityError, EngineError, RequestError
 from rorqual.kernels.step import BLOCK_TOKENS, StepBatch, StepOutput
 from tests.engine.fakes import VOCAB, Collector, HashRunner, make_engine, run_all, solo
 

@@ -98,7 +98,7 @@ def test_a_choice_allows_exactly_the_tokens_that_lead_to_an_option(
 
 
 def bytes_of(tokenizer: Tokenizer, token_id: int) -> bytes:
-    return tokenizer._token_bytes[token_id]
+    return tokenizer.token_bytes[token_id]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rorqual.config.engine import EngineConfig
-from rorqual.engine import Delta, Engine, EngineError, Request, SamplingParams
+from rorqual.engine import Delta, Engine, Request, SamplingParams
 from rorqual.engine.thread import EngineThread
-from rorqual.errors import CapacityError, RequestError
+from rorqual.errors import CapacityError, EngineError, RequestError
 from tests.engine.fakes import END_ID, HashRunner, solo
 
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from rorqual.config.http import WatchConfig
-from rorqual.engine import Delta, EngineError, Request, SamplingParams, TokenLogprobs, Usage
+from rorqual.engine import Delta, Request, SamplingParams, TokenLogprobs, Usage
 from rorqual.engine.structure import Structure
-from rorqual.errors import RequestError
+from rorqual.errors import EngineError, RequestError
 from rorqual.server.backends import EngineBackend, ModelInfo, ProcessLink
 from rorqual.server.backends.frames import (
     FrameReader,

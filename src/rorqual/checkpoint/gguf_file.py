@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rorqual.checkpoint.gguf_types import TYPES, TensorType, dequantize
+from rorqual.checkpoint.mapped import map_file
 from rorqual.errors import CheckpointError
 
 MAGIC = b"GGUF"
@@ -38,6 +39,7 @@ SCALARS = {
     11: "q",
     12: "d",
 }
+_HEADER_BYTES = 24
 _MIN_ENTRY_BYTES = 8 + 4 + 1  # an empty key, a type, a one-byte value
 _MIN_INFO_BYTES = 8 + 4 + 8 + 4 + 8  # an empty name, one dimension, a type, an offset
 
@@ -57,16 +59,7 @@ class GgufFile:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            with open(path, "rb") as file:
-                if path.stat().st_size < 24:
-                    raise CheckpointError(f"{path}: too short for a GGUF file; fetch it again")
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be read ({error.strerror}); check that the file is there and "
-                "that you may read it"
-            ) from error
+        self._map = map_file(path, _HEADER_BYTES, "a GGUF file")
         reader = _HeaderReader(path, self._map)
         num_tensors, num_entries = reader.counts()
         self.metadata: dict[str, Any] = reader.metadata(num_entries)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rorqual.checkpoint.dtypes import CONTAINERS
+from rorqual.checkpoint.mapped import map_file
 from rorqual.errors import CheckpointError
 
 LENGTH_BYTES = 8
@@ -37,19 +38,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            with open(path, "rb") as file:
-                size = path.stat().st_size
-                if size < LENGTH_BYTES:
-                    raise CheckpointError(
-                        f"{path}: {size} bytes, too short for a safetensors file; fetch it again"
-                    )
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be read ({error.strerror}); check that the file is there and "
-                "that you may read it"
-            ) from error
+        self._map = map_file(path, LENGTH_BYTES, "a safetensors file")
         self.metadata, self.entries = _parse_header(path, self._map)
 
     def read_raw(self, name: str) -> NDArray[np.generic]:

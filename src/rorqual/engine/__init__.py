@@ -7,7 +7,6 @@ the native runtime cannot serve.
 from rorqual.engine.engine import Engine
 from rorqual.engine.requests import (
     Delta,
-    EngineError,
     EngineStats,
     Request,
     SamplingParams,
@@ -19,7 +18,6 @@ from rorqual.engine.runner import Runner
 __all__ = [
     "Delta",
     "Engine",
-    "EngineError",
     "EngineStats",
     "Request",
     "Runner",

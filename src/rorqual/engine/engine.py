@@ -24,7 +24,6 @@ from rorqual.engine.picker import Pick, Picker, score_prompt
 from rorqual.engine.prefix_cache import PrefixCache
 from rorqual.engine.requests import (
     Delta,
-    EngineError,
     EngineStats,
     FinishReason,
     OnDelta,
@@ -37,7 +36,7 @@ from rorqual.engine.sequence import Group, Uniforms
 from rorqual.engine.sequence import Sequence as Running
 from rorqual.engine.texts import Texts
 from rorqual.engine.totals import Totals
-from rorqual.errors import CapacityError, RequestError, RorqualError
+from rorqual.errors import CapacityError, EngineError, RequestError, RorqualError
 from rorqual.kernels.step import BLOCK_TOKENS, StepOutput
 
 _FEWEST_PROMPT_TOKENS: Final = 32  # that a step reads of prompts, however slow the machine

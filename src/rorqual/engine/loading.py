@@ -5,6 +5,7 @@ still answers.
 """
 
 import importlib
+import importlib.util
 import math
 import os
 from collections.abc import Sequence
@@ -76,6 +77,11 @@ def open_runner(source: Source, config: EngineConfig) -> Runner:
             num_blocks=num_blocks,
             library=library.using(num_threads=config.num_threads),
             max_batch_tokens=config.max_batch_tokens + config.max_num_seqs,
+        )
+    if importlib.util.find_spec("torch") is None:
+        raise CapacityError(
+            "there are neither native kernels nor PyTorch to compute with; install a C++ compiler "
+            "and Rorqual again, or PyTorch"
         )
     twin = importlib.import_module("rorqual.engine.torch_runner")
     return twin.TorchRunner(

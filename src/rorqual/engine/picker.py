@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rorqual.engine.requests import EngineError, PolicyStats, SamplingParams, TokenLogprobs
+from rorqual.engine.requests import PolicyStats, SamplingParams, TokenLogprobs
 from rorqual.engine.sampler import SamplingRows, draw_tokens, likeliest, log_normalizers
 from rorqual.engine.sequence import Sequence
+from rorqual.errors import EngineError
 
 
 class Pick(NamedTuple):

@@ -25,10 +25,6 @@ LARGEST_SEED: Final = 2**64 - 1
 LARGEST_COUNT: Final = 2**31 - 1
 
 
-class EngineError(RorqualError):
-    """The engine's own failure: a step crashed, or the engine was closed under a request."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How the tokens of a request are drawn and when they end.

@@ -235,8 +235,7 @@ class _Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, num_tokens: int, eos_token_ids: Sequence[int]):
         self._tokenizer = tokenizer
-        # NOTE: the tokenizer has no public name for this table yet.
-        self.tokens = tokenizer._token_bytes[:num_tokens]
+        self.tokens = tokenizer.token_bytes[:num_tokens]
         self.special_token_ids = [
             token_id for token_id in tokenizer.special_tokens.values() if token_id < num_tokens
         ]

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 from rorqual.engine.engine import Engine
-from rorqual.engine.requests import EngineError, EngineStats, OnDelta, Request
+from rorqual.engine.requests import EngineStats, OnDelta, Request
 from rorqual.engine.runner import ReadTensor
-from rorqual.errors import CapacityError
+from rorqual.errors import CapacityError, EngineError
 
 _CLOSED: Final = "the engine was closed"
 

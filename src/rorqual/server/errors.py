@@ -3,8 +3,7 @@
 import math
 from typing import Any, Final, Literal
 
-from rorqual.engine import EngineError
-from rorqual.errors import CapacityError, RequestError, RorqualError
+from rorqual.errors import CapacityError, EngineError, RequestError, RorqualError
 from rorqual.platform import (
     ConcurrencyLimited,
     InsufficientBalance,

@@ -18,8 +18,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Literal
 
-from rorqual.engine import EngineError, Usage
-from rorqual.errors import CapacityError, RorqualError
+from rorqual.engine import Usage
+from rorqual.errors import CapacityError, EngineError, RorqualError
 from rorqual.platform import Job, Place, QueueFull, Refused, Settlement, Ticket, TokenCounts
 from rorqual.server.backends import Backend, BackendState, Chunk, GenerationRequest, Prepared
 from rorqual.server.backends.base import num_characters

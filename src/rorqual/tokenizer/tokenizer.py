@@ -143,6 +143,11 @@ class Tokenizer:
         data = b"".join(table[i] for i in ids if 0 <= i < size and i not in skipped)
         return data.decode("utf-8", "replace")
 
+    @property
+    def token_bytes(self) -> list[bytes]:
+        """What each id stands for, special tokens by their names; not to be changed. [V]"""
+        return self._token_bytes
+
     def token_num_bytes(self) -> npt.NDArray[np.int32]:
         """UTF-8 bytes that each id stands for, 0 for special tokens. [V] int32"""
         sizes = np.array([len(data) for data in self._token_bytes], dtype=np.int32)  # [V]

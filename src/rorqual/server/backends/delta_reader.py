@@ -193,7 +193,6 @@ class DeltaReader:
         return TokenLogprob(token_id, text, data, logprob)
 
     def _spell(self, token_id: int) -> tuple[str, bytes]:
-        # NOTE: the tokenizer has no public name for this table yet.
-        table = self._tokenizer._token_bytes
+        table = self._tokenizer.token_bytes
         data = table[token_id] if token_id < len(table) else b""
         return data.decode("utf-8", "replace"), data

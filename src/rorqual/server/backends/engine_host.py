@@ -12,9 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from rorqual.engine import Delta, Engine, EngineError, EngineStats, Request
+from rorqual.engine import Delta, Engine, EngineStats, Request
 from rorqual.engine.sequence import Group
-from rorqual.errors import RorqualError
+from rorqual.errors import EngineError, RorqualError
 
 Deliver = Callable[[list[Delta], EngineStats], None]
 _COMPILERS: Final = 2

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from rorqual.engine import Delta, Engine, EngineError, EngineStats, Request
+from rorqual.engine import Delta, Engine, EngineStats, Request
+from rorqual.errors import EngineError
 from rorqual.server.backends.base import BackendState
 from rorqual.server.backends.engine_host import EngineHost
 

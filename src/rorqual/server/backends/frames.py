@@ -9,10 +9,10 @@ import struct
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from rorqual.engine import Delta, EngineError, EngineStats, Request, SamplingParams
+from rorqual.engine import Delta, EngineStats, Request, SamplingParams
 from rorqual.engine.requests import TokenLogprobs, Usage
 from rorqual.engine.structure import Structure
-from rorqual.errors import CapacityError, RequestError, RorqualError
+from rorqual.errors import CapacityError, EngineError, RequestError, RorqualError
 
 MAX_FRAME_BYTES: Final = 256 << 20
 _HEADER: Final = struct.Struct(">I")

@@ -14,8 +14,8 @@ from typing import Any, Final
 import httpx
 
 from rorqual.config.http import ServedModel, WatchConfig
-from rorqual.engine import EngineError, Usage
-from rorqual.errors import CapacityError, ConfigError, RequestError, RorqualError
+from rorqual.engine import Usage
+from rorqual.errors import CapacityError, ConfigError, EngineError, RequestError, RorqualError
 from rorqual.server.backends.base import (
     BackendState,
     BackendStats,

@@ -11,9 +11,9 @@ import sys
 import threading
 from typing import Any
 
-from rorqual.engine import Delta, Engine, EngineError, EngineStats
+from rorqual.engine import Delta, Engine, EngineStats
 from rorqual.engine.llm import LLM
-from rorqual.errors import RorqualError
+from rorqual.errors import EngineError, RorqualError
 from rorqual.server.backends.engine_host import EngineHost
 from rorqual.server.backends.frames import (
     FrameReader,
