@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from rorqual.engine.adjust import LogitAdjuster
 from rorqual.engine.requests import SamplingParams
-from rorqual.engine.sampler import Draws, SamplingRows, draw_tokens, likeliest, log_normalizers
+from rorqual.engine.sampler import Draws, draw_tokens, likeliest, log_normalizers
 from rorqual.engine.sequence import Uniforms
 from rorqual.errors import RequestError
+from rorqual.kernels.library import native_library
+from rorqual.kernels.sampling import SamplingRows
 
 
 def draw(
@@ -32,8 +34,14 @@ def draw(
         np.full(count, top_p, np.float32),
         np.full(count, min_p, np.float32),
         uniform,
+        *no_masks(count, len(logits)),
     )
-    return draw_tokens(np.tile(logits, (count, 1)), rows, policy_stats=policy_stats)
+    tiled = np.tile(logits, (count, 1))
+    return draw_tokens(native_library(), tiled, rows, policy_stats=policy_stats)
+
+
+def no_masks(count: int, size: int) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    return np.zeros((0, (size + 31) // 32), np.uint32), np.full(count, -1, np.int32)
 
 
 def even(count: int) -> NDArray[np.float64]:
@@ -80,7 +88,7 @@ def test_truncation_keeps_what_it_should(
     assert np.abs(counts - expected).max() < 0.02
 
 
-def test_a_nucleus_wider_than_the_first_candidates() -> None:
+def test_a_nucleus_wider_than_a_thousand_tokens() -> None:
     logits = np.zeros(5000, dtype=np.float32)
     logits[7] = 1.0
     drawn = draw(logits, even(3000), top_p=0.9).token_ids
@@ -100,9 +108,10 @@ def test_temperature_zero_takes_the_likeliest_beside_drawn_rows() -> None:
     logits = np.stack([random_logits(300, seed) for seed in range(3)])
     rows = SamplingRows(
         np.array([0, 1, 0], np.float32), np.zeros(3, np.int32), np.ones(3, np.float32),
-        np.zeros(3, np.float32), np.array([0.9, 0.999, 0.9]),
+        np.zeros(3, np.float32), np.array([0.9, 0.999, 0.9]), *no_masks(3, 300),
     )  # fmt: skip
-    picked = draw_tokens(logits, rows).token_ids
+    picked = draw_tokens(native_library(), logits, rows).token_ids
+    assert np.array_equal(picked, draw_tokens(None, logits, rows).token_ids)
     assert picked[0] == logits[0].argmax() and picked[2] == logits[2].argmax()
 
 
@@ -168,6 +177,7 @@ def test_bias_and_minimum_length() -> None:
         {"seed": 2**64},
         {"stop": ("",)},
         {"logit_bias": {3: float("nan")}},
+        {"policy_stats": True, "top_p": 0.9},
     ],
 )
 def test_parameters_out_of_range_are_refused_by_name(fields: dict[str, object]) -> None:

@@ -37,6 +37,7 @@ from rorqual.engine.sequence import Sequence as Running
 from rorqual.engine.texts import Texts
 from rorqual.engine.totals import Totals
 from rorqual.errors import CapacityError, EngineError, RequestError, RorqualError
+from rorqual.kernels.library import native_library
 from rorqual.kernels.step import BLOCK_TOKENS, StepOutput
 
 _FEWEST_PROMPT_TOKENS: Final = 32  # that a step reads of prompts, however slow the machine
@@ -87,7 +88,10 @@ class Engine:
         self.scheduler = Scheduler(self.pool, config.max_num_seqs, config.reserved_growth)
         longest = min(self.runner.num_blocks, blocks_for(self.max_model_len))
         self._tables = StepTables(config.max_num_seqs, longest, config.max_batch_tokens)
-        self._picker = Picker(config.max_num_seqs)
+        library = native_library()
+        if library is not None:
+            library = library.using(num_threads=config.num_threads)
+        self._picker = Picker(config.max_num_seqs, self.runner.config.vocab_size, library)
         self._counting = list(range(config.max_num_seqs))
 
     @property

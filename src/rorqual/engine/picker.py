@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rorqual.engine.requests import PolicyStats, SamplingParams, TokenLogprobs
-from rorqual.engine.sampler import SamplingRows, draw_tokens, likeliest, log_normalizers
+from rorqual.engine.sampler import draw_tokens, likeliest, log_normalizers
 from rorqual.engine.sequence import Sequence
 from rorqual.errors import EngineError
+from rorqual.kernels.library import Library
+from rorqual.kernels.sampling import SamplingRows
 
 
 class Pick(NamedTuple):
@@ -20,9 +22,13 @@ class Pick(NamedTuple):
 
 
 class Picker:
-    """Draws one token for each of some sequences."""
+    """Draws one token for each of some sequences; library None: on the numpy twin."""
 
-    def __init__(self, max_num_seqs: int):
+    def __init__(self, max_num_seqs: int, vocab_size: int, library: Library | None):
+        self._library = library
+        # The adjusters have taken out what a structure forbids: no masks are left to apply.
+        self._no_masks = np.zeros((0, (vocab_size + 31) // 32), dtype=np.uint32)
+        self._unmasked = np.full(max_num_seqs, -1, dtype=np.int32)
         self._temperature = np.ones(max_num_seqs, dtype=np.float32)
         self._top_k = np.zeros(max_num_seqs, dtype=np.int32)
         self._top_p = np.ones(max_num_seqs, dtype=np.float32)
@@ -53,6 +59,7 @@ class Picker:
         if changed:
             logits = _adjusted(sequences, own)
         drawn = draw_tokens(
+            self._library,
             logits,
             SamplingRows(
                 self._temperature[slots],
@@ -60,6 +67,8 @@ class Picker:
                 self._top_p[slots],
                 self._min_p[slots],
                 np.array(uniform),
+                self._no_masks,
+                self._unmasked[: len(slots)],
             ),
             policy_stats=stats,
         )
@@ -70,7 +79,7 @@ class Picker:
                 picked[row] = forced
                 if drawn.logprobs is not None:
                     drawn.logprobs[row] = np.nan
-        if not np.isfinite(own[np.arange(len(picked)), picked]).all():
+        if min(picked) < 0 or not np.isfinite(own[np.arange(len(picked)), picked]).all():
             raise EngineError(
                 "the model gave logits that are no numbers; its weights are damaged or the "
                 "precision is too low for them"

@@ -93,6 +93,12 @@ class SamplingParams:
             if value is not None:
                 _within(name, value, 0, MAX_LOGPROBS)
         self._check_lists()
+        if self.policy_stats and (self.top_k or self.top_p < 1 or self.min_p):
+            raise _refused(
+                "policy_stats",
+                "policy_stats beside top_k, top_p or min_p, which would bias every importance "
+                "ratio computed from them; leave those out",
+            )
         if self.structure is not None and self.min_tokens:
             raise _refused(
                 "min_tokens",
