@@ -79,11 +79,8 @@ def bounded_protocol(http: HttpConfig) -> type[HttpToolsProtocol]:
                 self._header_bytes += len(data)
                 if self._timer is None:
                     self._set_timer(http.header_seconds)
-                # A body may begin in the same packet, so only what is far too much is cut off here.
-                if self._header_bytes > http.max_header_bytes + http.max_body_bytes:
-                    self.transport.abort()
-                    return
             super().data_received(data)
+            # Only now: a body that came in the same packet is the guard's to measure and to refuse.
             if self._in_headers and self._header_bytes > http.max_header_bytes:
                 self.transport.abort()
 
