@@ -122,6 +122,24 @@ def test_mask_covers_exactly_what_the_assistant_wrote(ours: Tokenizer):
     )
 
 
+def test_an_earlier_answer_without_its_reasoning_is_no_target(ours: Tokenizer):
+    messages = [
+        {"role": "user", "content": "Q1"},
+        {"role": "assistant", "content": "A1", "reasoning_content": "left out"},
+        {"role": "user", "content": "Q2"},
+        {"role": "assistant", "content": "<think>\nleft out\n</think>\n\nA2"},
+        {"role": "user", "content": "Q3"},
+        {"role": "assistant", "content": "A3"},
+        {"role": "user", "content": "Q4"},
+        {"role": "assistant", "content": "A4", "reasoning_content": "\nR\n"},
+    ]
+    ids, mask = ours.encode_conversation(messages)
+    written = ours.decode(i for i, wrote in zip(ids, mask, strict=True) if wrote)
+    eos = "<｜end▁of▁sentence｜>"
+    assert written == f"A3{eos}<think>\n\nR\n\n</think>\n\nA4{eos}"
+    assert "left out" not in ours.decode(ids)
+
+
 def test_mask_is_empty_without_an_assistant_turn(ours: Tokenizer):
     prompt = [{"role": "user", "content": "q"}]
     _, mask = ours.encode_conversation(prompt, add_generation_prompt=True, thinking=True)

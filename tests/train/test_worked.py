@@ -43,6 +43,20 @@ def test_shares_weights_levels_and_languages_are_kept() -> None:
     assert abs(sum(e.thinking for e in easy) / len(easy) - 0.25) < 0.06
 
 
+def test_follow_ups_stand_behind_other_questions() -> None:
+    share = EASY.model_copy(update={"follow_up": 0.5})
+    task = load_task("running_state")
+    turns = []
+    for example in worked_examples([share], 400, seed=4):
+        turns.append(len(example.messages) // 2)
+        asked, reply = example.messages[-2:]
+        assert asked["content"] == example.problem.prompt
+        assert task.score(example.problem, reply["content"]).correct
+        assert [m["role"] for m in example.messages] == ["user", "assistant"] * turns[-1]
+    assert set(turns) == {1, 2, 3}
+    assert abs(turns.count(1) / 400 - 0.5) < 0.08
+
+
 def test_the_seed_fixes_them_and_a_longer_list_begins_with_the_shorter() -> None:
     first = list(worked_examples([EASY, HARD], 50, seed=2))
     assert list(worked_examples([EASY, HARD], 80, seed=2))[:50] == first

@@ -19,3 +19,9 @@ class TaskShare(BaseModel):
     thinking: float = Field(
         1.0, ge=0, le=1, description="share of worked examples that think before they answer"
     )
+    follow_up: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of worked examples that come behind one or two others that may do so",
+    )

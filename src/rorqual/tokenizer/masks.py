@@ -3,11 +3,14 @@
 Found in the rendered string by the markers of three template families. Content cannot forge a
 marker, since special strings inside it are disguised (markers.py) before this looks. A span runs
 from behind the turn's opening through its end-of-turn token; a turn that is not closed (the
-generation prompt, or text to be continued) is no training target.
+generation prompt, or text to be continued) is no training target. Nor is an earlier turn whose
+reasoning the template left out: nobody would write that answer without having thought.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
+from typing import Any
 
 from rorqual.errors import RequestError
 
@@ -32,14 +35,28 @@ _FAMILIES = (
 
 
 def assistant_characters(
-    rendered: str, special_tokens: Collection[str], template: str
+    rendered: str,
+    messages: Sequence[Any],
+    special_tokens: Collection[str],
+    template: str,
 ) -> bytearray:
     """1 for every character of `rendered` that is assistant output, end-of-turn included."""
     written = bytearray(len(rendered))
-    for match in _family(special_tokens, template).finditer(rendered):
-        start, end = match.span("output")
-        written[start:end] = b"\x01" * (end - start)
+    thoughts = (_reasoning(message) for message in messages if message["role"] == "assistant")
+    spans = _family(special_tokens, template).finditer(rendered)
+    for match, thought in zip_longest(spans, thoughts):
+        if match is not None and (not thought or thought in match["output"]):
+            start, end = match.span("output")
+            written[start:end] = b"\x01" * (end - start)
     return written
+
+
+def _reasoning(message: Any) -> str:
+    """What the message says was thought, "" if nothing."""
+    separate = message.get("reasoning_content")
+    if isinstance(separate, str):
+        return separate.strip()
+    return (message["content"] or "").rpartition("</think>")[0].strip()
 
 
 def _family(special_tokens: Collection[str], template: str) -> re.Pattern[str]:

@@ -254,8 +254,12 @@ class Tokenizer:
         encoded = zip(texts, self.encode_batch(texts), strict=True)
         done: list[Conversation] = []
         for rendered in conversations:
-            template = self.chat_template.text
-            written = assistant_characters(rendered.text, self.special_tokens, template)
+            written = assistant_characters(
+                rendered.text,
+                rendered.disguise.messages,
+                self.special_tokens,
+                self.chat_template.text,
+            )
             ids: list[int] = []
             mask: list[bool] = []
             for piece in rendered.pieces:

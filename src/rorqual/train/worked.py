@@ -1,7 +1,8 @@
 """Worked examples of tasks as conversations: what a base model pretrains on, and SFT learns from.
 
 Only problems of the training split are drawn. An example depends on the seed and its own number
-alone, so a longer list begins with the shorter one.
+alone, so a longer list begins with the shorter one. A follow-up stands behind other questions and
+their answers, as in a conversation; the chat template leaves out what was thought for those.
 """
 
 import random
@@ -14,7 +15,7 @@ from rorqual.config.tasks import TaskShare
 from rorqual.data import add_chats
 from rorqual.data.documents import Language
 from rorqual.data.manifest import Entry
-from rorqual.tasks import Problem, check_level, load_task, make_in_split
+from rorqual.tasks import Problem, Task, check_level, load_task, make_in_split
 from rorqual.tokenizer import Message
 
 _LICENCE = "generated"
@@ -39,15 +40,25 @@ def worked_examples(
         for level in share.levels:
             check_level(task, level)
     weights = [share.weight for share in shares]
+    earlier = [index for index, share in enumerate(shares) if share.follow_up]
     for number in range(num_examples):
         rng = random.Random(f"worked example {seed} {number}")
         (index,) = rng.choices(range(len(shares)), weights)
-        share, task = shares[index], tasks[index]
-        level, language = rng.choice(share.levels), rng.choice(share.languages)
-        problem = make_in_split(task, rng, level, language, held_out=False)
-        thinking = rng.random() < share.thinking
-        messages = task.solve(problem, rng).messages(problem, thinking=thinking)
+        share = shares[index]
+        problem, thinking, messages = _draw(rng, share, tasks[index])
+        if share.follow_up and rng.random() < share.follow_up:
+            for other in rng.choices(earlier, k=rng.choice((1, 1, 2))):
+                messages = _draw(rng, shares[other], tasks[other])[2] + messages
         yield WorkedExample(f"{problem.task}-{number}", problem, thinking, messages)
+
+
+def _draw(
+    rng: random.Random, share: TaskShare, task: Task
+) -> tuple[Problem, bool, list[dict[str, Any]]]:
+    level, language = rng.choice(share.levels), rng.choice(share.languages)
+    problem = make_in_split(task, rng, level, language, held_out=False)
+    thinking = rng.random() < share.thinking
+    return problem, thinking, list(task.solve(problem, rng).messages(problem, thinking=thinking))
 
 
 def write_task_corpus(
