@@ -27,7 +27,7 @@ LEVELS = {
     8: ("rl",),
     9: ("distill",),
     10: ("recipe", "platform"),
-    11: ("server",),
+    11: ("server", "reproduce"),
     12: ("cli",),
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}

@@ -115,3 +115,15 @@ def test_what_does_not_fit_is_named(changes: dict[str, object], words: str) -> N
 def test_config_is_frozen() -> None:
     with pytest.raises(ValidationError):
         small_config().hidden_size = 3  # type: ignore[misc]
+
+
+def test_a_network_that_routes_nowhere_has_one_spelling():
+    all_dense = small_config(first_k_dense_replace=3, num_hidden_layers=3)
+    assert all_dense == small_config(n_routed_experts=None, num_hidden_layers=3)
+    assert all_dense.n_routed_experts is None and not all_dense.is_moe_layer(2)
+    with_module = small_config(
+        first_k_dense_replace=3, num_hidden_layers=3, num_nextn_predict_layers=1
+    )
+    assert with_module.is_moe_layer(3)
+    for config in (all_dense, with_module):
+        assert model_config_from_hf(model_config_to_hf(config, dtype="float32")) == config

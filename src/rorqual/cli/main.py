@@ -51,6 +51,12 @@ COMMANDS: dict[str, Command] = {
     "plan": Command(
         "rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."
     ),
+    "reproduce": Command(
+        "rorqual.cli.reproduce",
+        "reproduce",
+        "Try a claim of the papers in small, with seeds and intervals.",
+        computes=True,
+    ),
     "rl": Command(
         "rorqual.cli.rl", "rl", "Teach a model by reinforcement learning.", computes=True
     ),

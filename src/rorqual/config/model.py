@@ -100,9 +100,13 @@ class ModelConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _dense_has_no_routing(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Without routed experts these two mean nothing; one spelling keeps configs comparable."""
-        if values.get("n_routed_experts") is None:
-            return values | {"first_k_dense_replace": 0, "n_shared_experts": None}
+        """A network that routes nowhere has one spelling, which keeps configs comparable."""
+        names = ("num_hidden_layers", "num_nextn_predict_layers", "first_k_dense_replace")
+        layers, modules, first = (values.get(name, 0) for name in names)
+        are_counts = all(isinstance(count, int) for count in (layers, modules, first))
+        if values.get("n_routed_experts") is None or (are_counts and first >= layers + modules > 0):
+            none = {"n_routed_experts": None, "n_shared_experts": None}
+            return values | none | {"first_k_dense_replace": 0}
         return values | {"n_shared_experts": values.get("n_shared_experts") or None}
 
     @model_validator(mode="after")
@@ -231,10 +235,6 @@ def model_config_from_hf(raw: dict[str, Any]) -> ModelConfig:
     for key in ("n_group", "topk_group"):
         if values.get(key) is None:
             values.pop(key, None)
-    num_layers = values.get("num_hidden_layers", 0) + values.get("num_nextn_predict_layers", 0)
-    if values.get("first_k_dense_replace", 0) >= num_layers > 0:
-        # No layer routes: a dense model, as `model_config_to_hf` writes one.
-        values["n_routed_experts"] = None
     try:
         return ModelConfig(**values)
     except ValidationError as error:

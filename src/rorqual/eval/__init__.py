@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from rorqual.eval.folder import EvalFolder, Rescore, rescore
 from rorqual.eval.items import Item, Judgement
 from rorqual.eval.ngram import KneserNey
-from rorqual.eval.passk import Interval, majority, mean_interval, pass_at_k, wilson
+from rorqual.eval.passk import (
+    Interval,
+    majority,
+    mean_interval,
+    pass_at_k,
+    student_quantile,
+    wilson,
+)
 from rorqual.eval.problems import check_disjoint, held_out_problems, open_tasks
 from rorqual.eval.report import evaluation_table, summary_rows
 from rorqual.eval.run import Evaluation, evaluate
@@ -39,6 +46,7 @@ __all__ = [
     "open_tasks",
     "pass_at_k",
     "rescore",
+    "student_quantile",
     "summarize",
     "summary_rows",
     "wilson",

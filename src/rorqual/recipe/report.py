@@ -18,7 +18,7 @@ from rorqual.planner import count_parameters
 from rorqual.recipe.folder import Done, StageFolder, stage_folders
 from rorqual.recipe.learning import learning_section
 from rorqual.recipe.stages import evaluated_models
-from rorqual.recipe.words import KINDS, Words, both, stage_note
+from rorqual.recipe.words import KINDS, SWITCH, SWITCH_STYLE, Words, both, stage_note
 from rorqual.train.page import write_page
 from rorqual.units import format_count, format_seconds
 
@@ -26,8 +26,6 @@ Evaluated = dict[str, dict[str, Any]]  # model -> summary.json of its evaluation
 
 REPORT = "report.html"
 _STYLE = """
-:root:has(#zh:checked) .en,:root:not(:has(#zh:checked)) .zh{display:none}
-.languages{float:right;font-size:.9rem}.languages label{margin-left:.8rem;cursor:pointer}
 .wide{overflow-x:auto}.stages{min-width:44rem}td.number{text-align:right}
 td.number,td.name,td .pale{white-space:nowrap}
 .pale{opacity:.7;font-size:.875rem}figure{margin:0}figcaption{font-size:.9rem}
@@ -36,12 +34,6 @@ details>summary{font-weight:600;font-size:1.1rem}
 .three{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(15rem,100%),1fr));gap:1rem}
 .right{color:#2e9e4f}.wrong{color:#d9480f}
 """
-_SWITCH = (
-    "<div class=languages><label><input type=radio name=language id=en checked> English</label>"
-    "<label><input type=radio name=language id=zh> 中文</label></div>"
-    "<script>if(navigator.language.startsWith('zh'))document.getElementById('zh').checked=true"
-    "</script>"
-)
 _INTRODUCTION: Words = (
     "A small language model was trained from nothing, following the stages of DeepSeek-R1: it "
     "learnt to continue text, then, by reinforcement learning, to solve problems that a program "
@@ -57,13 +49,13 @@ def write_recipe_report(pipeline: Pipeline, out: Path) -> Path:
     finished = {folder.stage.name: done for folder in folders if (done := folder.done())}
     title = pipeline.recipe.title
     sections = [
-        f"{_SWITCH}<h1>{html.escape(title)}</h1>{both(_INTRODUCTION, 'p')}",
+        f"{SWITCH}<h1>{html.escape(title)}</h1>{both(_INTRODUCTION, 'p')}",
         _base_data(pipeline.stages, finished),
         *_models(folders, finished),
         _stages(folders, finished),
         *_learning(folders),
     ]
-    write_page(out / REPORT, title, "".join(sections), style=_STYLE)
+    write_page(out / REPORT, title, "".join(sections), style=SWITCH_STYLE + _STYLE)
     return out / REPORT
 
 

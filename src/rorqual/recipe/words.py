@@ -124,6 +124,18 @@ FINDINGS_ZH: dict[str, str] = {
 VERDICTS_ZH = {"learnable": "可以学", "too hard": "太难", "solved": "已经会了"}
 
 
+SWITCH_STYLE = """
+:root:has(#zh:checked) .en,:root:not(:has(#zh:checked)) .zh{display:none}
+.languages{float:right;font-size:.9rem}.languages label{margin-left:.8rem;cursor:pointer}
+"""
+SWITCH = (
+    "<div class=languages><label><input type=radio name=language id=en checked> English</label>"
+    "<label><input type=radio name=language id=zh> 中文</label></div>"
+    "<script>if(navigator.language.startsWith('zh'))document.getElementById('zh').checked=true"
+    "</script>"
+)
+
+
 def stage_note(kind: str, facts: dict[str, Any]) -> Words:
     """How a stage ended, in a sentence."""
     if kind == "corpus":
