@@ -30,8 +30,9 @@ $(READY): $(SERVING) requirements/dev.lock requirements/torch.txt
 	@echo "setup: packages for training and tests" && $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/dev.lock
 	@touch $(READY)
 
+# make run PHONE=1: for a phone in the same network, by a QR code that works once.
 run: $(SERVING)
-	$(BIN)/rorqual serve models/rorqual-pocket
+	$(BIN)/rorqual serve models/rorqual-pocket $(if $(PHONE),--phone)
 
 train: setup
 	$(BIN)/rorqual data fetch --profile $(PROFILE)
@@ -58,6 +59,7 @@ soak: setup
 	$(BIN)/python -m pytest -m soak
 
 bench: setup
+	$(BIN)/rorqual bench
 	$(BIN)/python benchmarks/train_step.py
 
 COMPILE := pip-compile -q --generate-hashes --no-header --strip-extras --no-emit-index-url \

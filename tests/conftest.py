@@ -1,6 +1,7 @@
 """Small configurations that several rooms test with, and a corpus that is always there."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,12 @@ def require_or_fail():
         pytest.skip(message)
 
     return decide
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What would go among the user's own data (the machine's key) goes into a folder of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("user-data")
+        patch.setenv("XDG_DATA_HOME", str(folder))
+        yield folder

@@ -18,7 +18,7 @@ SOURCE = ROOT / "src" / "rorqual"
 LEVELS = {
     0: ("errors", "units", "interrupt"),
     1: ("config", "packages"),
-    2: ("tokenizer", "planner", "sandbox"),
+    2: ("release", "tokenizer", "planner", "sandbox"),
     3: ("kernels",),
     4: ("model",),
     5: ("checkpoint", "data", "tasks", "parallel"),
@@ -136,7 +136,7 @@ def test_every_config_field_is_read_outside_config_and_described(kind: type[Base
 def test_native_side_and_serving_side_do_not_import_torch() -> None:
     rooms = (
         *("errors", "units", "interrupt", "config", "packages", "tokenizer", "planner"),
-        *("sandbox", "data", "tasks", "engine", "platform", "server"),
+        *("sandbox", "release", "data", "tasks", "engine", "platform", "server"),
     )
     # Reached by name alone, where there is no native library or a trainer's model is sampled.
     with_torch = {SOURCE / "engine" / "rollouts.py", *(SOURCE / "engine").glob("torch_*.py")}

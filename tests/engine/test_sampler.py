@@ -136,8 +136,8 @@ def test_logprobs_of_the_likeliest() -> None:
 def test_uniform_numbers_are_the_ones_that_training_draws() -> None:
     stream = Uniforms(2**64 - 3, 0)
     expected = np.random.Generator(np.random.Philox(key=2**64 - 3)).random(200)
-    assert [stream.next() for _ in range(200)] == expected.tolist()
-    assert Uniforms(5, 1).next() != Uniforms(5, 0).next()
+    assert [stream.at(number) for number in range(200)] == expected.tolist()
+    assert Uniforms(5, 1).at(0) != Uniforms(5, 0).at(0)
 
 
 def adjusted(params: SamplingParams, prompt: list[int], written: list[int]) -> NDArray[np.float32]:

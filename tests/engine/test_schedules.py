@@ -20,6 +20,7 @@ from rorqual.errors import CapacityError
 from rorqual.kernels.library import native_library
 from rorqual.kernels.runtime import Runtime
 from rorqual.kernels.runtime_layout import Precision
+from tests.engine.drafting import DraftingHashRunner
 from tests.engine.fakes import VOCAB, Answer, Collector, HashRunner, make_engine, run_all, solo
 
 CONTEXT = 200
@@ -64,6 +65,8 @@ schedules = st.fixed_dictionaries(
         "target_step_seconds": st.sampled_from([0.001, 0.006, 1.0]),
         "reserved_growth": st.sampled_from([0.0, 0.25, 1.0]),
         "prefix_caching": st.booleans(),
+        "num_speculative_tokens": st.sampled_from(["off", "auto", 1, 3]),
+        "quality": st.sampled_from(["right", "wrong", "mixed"]),
     }
 )
 
@@ -71,7 +74,9 @@ schedules = st.fixed_dictionaries(
 def play(schedule: dict[str, Any], runner: HashRunner) -> tuple[Engine, Collector]:
     """Submit and cancel as the schedule says; every step checks the blocks. All must end."""
     names = ("max_num_seqs", "max_batch_tokens", "target_step_seconds", "reserved_growth")
-    options = {name: schedule[name] for name in (*names, "prefix_caching")}
+    options = {
+        name: schedule[name] for name in (*names, "prefix_caching", "num_speculative_tokens")
+    }
     engine, collector = make_engine(runner, **options), Collector()
     cancels: list[tuple[int, str]] = []
     num_steps = 0
@@ -128,16 +133,22 @@ def check(schedule: dict[str, Any], engine: Engine, collector: Collector) -> Non
             usage = mine.last.usage
             assert usage is not None and usage.completion_tokens == len(mine.token_ids)
             assert usage.cached_tokens < usage.prompt_tokens == len(one["prompt"])
-            for delta, other in zip(mine.deltas, alone.deltas, strict=True):
-                assert delta.logprobs == other.logprobs
-                assert delta.prompt_logprobs == other.prompt_logprobs
+            # Drafts bring several tokens in one delta.
+            assert [p for d in mine.deltas for p in d.logprobs or ()] == [
+                p for d in alone.deltas for p in d.logprobs or ()
+            ]
+            prompts = [answer.deltas[0].prompt_logprobs for answer in (mine, alone)]
+            assert prompts[0] == prompts[1]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schedules)
 def test_any_schedule_gives_what_each_request_gives_alone(schedule: dict[str, Any]) -> None:
-    runner = HashRunner(schedule["num_blocks"], context=CONTEXT)
-    check(schedule, *play(schedule, runner))
+    check(schedule, *play(schedule, open_fake(schedule)))
+
+
+def open_fake(schedule: dict[str, Any]) -> DraftingHashRunner:
+    return DraftingHashRunner(schedule["num_blocks"], context=CONTEXT, quality=schedule["quality"])
 
 
 def random_schedule(rng: random.Random, count: int) -> dict[str, Any]:
@@ -171,22 +182,34 @@ def random_schedule(rng: random.Random, count: int) -> dict[str, Any]:
         "target_step_seconds": 0.006,
         "reserved_growth": 0.0,
         "prefix_caching": True,
+        "num_speculative_tokens": rng.choice(["off", "auto", 1, 3]),
+        "quality": rng.choice(["right", "wrong", "mixed"]),
     }
 
 
 def test_many_requests_on_a_small_cache() -> None:
-    schedule = random_schedule(random.Random(0), 40)
+    schedule = random_schedule(random.Random(0), 40) | {"num_speculative_tokens": "off"}
     engine, collector = play(schedule, HashRunner(24, context=CONTEXT))
     check(schedule, engine, collector)
     stats = engine.stats()
     assert stats.num_preemptions > 0 and stats.cached_tokens > 0 and stats.num_cancelled > 0
 
 
+def test_many_requests_with_drafts_on_a_small_cache() -> None:
+    schedule = random_schedule(random.Random(1), 40)
+    schedule |= {"num_speculative_tokens": 3, "quality": "mixed"}
+    engine, collector = play(schedule, open_fake(schedule))
+    check(schedule, engine, collector)
+    stats = engine.stats()
+    assert stats.num_preemptions > 0 and stats.cached_tokens > 0 and stats.num_cancelled > 0
+    assert stats.drafted_tokens > stats.accepted_tokens > 0
+
+
 @pytest.mark.soak
 def test_ten_thousand_requests() -> None:
     for seed in range(20):
         schedule = random_schedule(random.Random(seed), 500)
-        check(schedule, *play(schedule, HashRunner(24, context=CONTEXT)))
+        check(schedule, *play(schedule, open_fake(schedule)))
 
 
 def open_runner(weights: Weights, path: str, num_blocks: int) -> Runner:

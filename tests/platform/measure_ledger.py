@@ -1,6 +1,8 @@
-"""Operations a second of the ledger on SQLite, each durable: reserve, three logs, settle.
+"""Operations a second of the ledger, each durable: reserve, three logs, settle.
 
-python -m tests.platform.measure_ledger [SECONDS]
+python -m tests.platform.measure_ledger [SECONDS] [postgresql://... of an empty schema]
+
+Without a URL on a fresh SQLite file. On PostgreSQL each operation is a commit of its own.
 
 Printed per number of callers: operations and commits a second, operations per commit, the time that
 one caller waits for its commit, and the CPU time of an operation, callers included. `futures` keeps
@@ -105,6 +107,8 @@ def report(
 ) -> str:
     cpu_ms = (time.process_time() - cpu) / len(waits) * 1000
     commits = platform.database.commit_counts[0] - commits_before
+    if not platform.database.is_sqlite:
+        commits = len(waits)
     middle = statistics.median(waits) * 1000
     late = statistics.quantiles(waits, n=100)[98] * 1000
     return (
@@ -117,7 +121,8 @@ def report(
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
     with tempfile.TemporaryDirectory() as directory:
-        platform = Platform.open(server_config(f"sqlite:///{Path(directory) / 'platform.db'}"))
+        own = f"sqlite:///{Path(directory) / 'platform.db'}"
+        platform = Platform.open(server_config(sys.argv[2] if len(sys.argv) > 2 else own))
         user_id = platform.accounts.create("ahab", None).id
         platform.ledger.top_up(user_id, 10**15, "payment")
         for num_threads in (1, 4, 16, 64):

@@ -7,11 +7,31 @@ The preloaded library keeps the writes that no fsync has confirmed. A power cut 
 """
 
 import random
+import shutil
 import struct
+import subprocess
 from pathlib import Path
+
+import pytest
+
+from tests.conftest import IN_CI
 
 _HEAD = struct.Struct("=qqq")
 _SECTOR_BYTES = 512
+
+
+@pytest.fixture(scope="session")
+def unsynced_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled journal of unsynced writes; a missing compiler fails in CI."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        message = "no C compiler; install gcc"
+        pytest.fail(message) if IN_CI else pytest.skip(message)
+    library = tmp_path_factory.mktemp("unsynced") / "unsynced.so"
+    source = Path(__file__).with_name("unsynced.c")
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
 
 
 def cut_power(database: Path, rng: random.Random, *, keep: float) -> int:

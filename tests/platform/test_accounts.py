@@ -299,6 +299,30 @@ def test_keys_end_by_revocation_and_by_time(platform: Platform, clock: ManualClo
         platform.keys.create("user_nobody", "x")
 
 
+def test_the_last_use_of_keys_is_written_now_and_then(
+    open_platform: OpenPlatform, clock: ManualClock
+) -> None:
+    platform, other = open_platform(), open_platform()
+    user = platform.accounts.create("ahab", None)
+    used, unused = (platform.keys.create(user.id, name) for name in ("used", "unused"))
+
+    def last_uses() -> dict[str, float | None]:
+        return {key.name: key.last_used_seconds for key in platform.keys.of_user(user.id)}
+
+    platform.keys.authenticate(used.secret)
+    clock.advance(5)
+    other.keys.authenticate(used.secret)
+    assert last_uses() == {"used": None, "unused": None}, "a request costs no write"
+    other.keys.note_uses()
+    platform.keys.note_uses()  # an older use of a slower server does not undo it
+    assert last_uses() == {"used": clock.now, "unused": None}
+    commits = platform.database.commit_counts
+    platform.keys.note_uses()
+    assert platform.database.commit_counts == commits, "nothing was used, nothing is written"
+    with pytest.raises(NotAuthenticated):
+        platform.keys.authenticate(unused.secret[:-1] + "x")
+
+
 def test_a_mistyped_key_does_not_reach_the_database(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

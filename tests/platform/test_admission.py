@@ -336,6 +336,29 @@ EVENTS = st.lists(
 )
 
 
+def refused(admission: Admission, account_id: str) -> bool:
+    """Whether any request of this account would be, however small."""
+    try:
+        admission.check(account_id, "192.0.2.1")
+    except Refused:
+        return True
+    return False
+
+
+def test_a_flood_is_refused_before_it_is_read(make: MakeAdmission, clock: ManualClock) -> None:
+    admission = make(max_running=1, max_queued=1, max_per_account=2, account_burst_tokens=10_000)
+    assert not refused(admission, "a")
+    first = admission.enter(job("a", 100))
+    assert not refused(admission, "a") and not refused(admission, "b")
+    admission.enter(job("a", 100))
+    with pytest.raises(ConcurrencyLimited):
+        admission.check("a", "192.0.2.1")
+    with pytest.raises(QueueFull):
+        admission.check("b", "192.0.2.1")
+    admission.finish(first, 100)
+    assert not refused(admission, "a") and admission.num_queued == 0
+
+
 @settings(deadline=None, max_examples=60)
 @given(EVENTS)
 def test_every_accepted_request_starts_or_is_refused_by_its_deadline(
@@ -351,10 +374,12 @@ def test_every_accepted_request_starts_or_is_refused_by_its_deadline(
         clock.advance(seconds)
         if kind == "enter":
             wait = 1.0 + 10 * seconds
+            surely = refused(admission, f"account {number % 4}")
             try:
                 tickets.append(
                     admission.enter(job(f"account {number % 4}", tokens, max_wait_seconds=wait))
                 )
+                assert not surely, "it was refused unread, and would have been taken"
             except Refused as refusal:
                 assert refusal.retry_after_seconds > 0
         elif kind == "level":

@@ -180,7 +180,7 @@ def test_the_events_of_a_run_are_kept_for_a_day(platform: Platform, clock: Manua
     run, going = open_run(platform, user), open_run(platform, user)
     for each in (run, going):
         platform.conversations.append(each.id, [text("content", "kept")])
-    platform.conversations.finish(run.id)
+    platform.conversations.finish(run.id, reason='{"usage": 7}')
     clock.advance(86_399)
     platform.conversations.forget_events()
     assert len(platform.conversations.read(user, run.id)[1]) == 2
@@ -188,8 +188,11 @@ def test_the_events_of_a_run_are_kept_for_a_day(platform: Platform, clock: Manua
     platform.conversations.forget_events()
     state, events = platform.conversations.read(user, run.id)
     assert (state.state, state.last_sequence, events) == ("finished", 2, [])
-    assert platform.conversations.get(user, run.conversation_id)[1][1].content["content"] == "kept"
+    message = platform.conversations.get(user, run.conversation_id)[1][1]
+    assert (message.content["content"], message.run_reason) == ("kept", '{"usage": 7}')
     assert len(platform.conversations.read(user, going.id)[1]) == 1
+    open_message = platform.conversations.get(user, going.conversation_id)[1][1]
+    assert open_message.run_reason is None
 
 
 # The sweeper

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +13,9 @@ from sqlalchemy import select
 
 from rorqual.platform import Platform, TokenCounts
 from rorqual.platform.tables import generations, ledger
-from tests.conftest import IN_CI
-from tests.platform.conftest import Postgres, server_config
+from tests.platform.conftest import server_config
 from tests.platform.crash_worker import FLUSH_TOKENS, MAX_ITEM_TOKENS
+from tests.platform.postgres import Postgres
 from tests.platform.power import cut_power
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,20 +42,6 @@ class World:
                 self.sent[request_id] = max(output, self.sent.get(request_id, 0))
             else:
                 (self.reserved if word == "reserved" else self.settled).add(request_id)
-
-
-@pytest.fixture(scope="session")
-def unsynced_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled journal of unsynced writes; a missing compiler fails in CI."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        message = "no C compiler; install gcc"
-        pytest.fail(message) if IN_CI else pytest.skip(message)
-    library = tmp_path_factory.mktemp("unsynced") / "unsynced.so"
-    source = Path(__file__).with_name("unsynced.c")
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 def run_and_kill(

@@ -18,6 +18,9 @@ from rorqual.server.backends import Backend, EngineBackend, ModelInfo, ThreadLin
 from rorqual.server.logs import RequestLog
 from rorqual.server.serving import uvicorn_config
 from rorqual.tokenizer import Tokenizer
+from tests.platform.postgres import Postgres as Postgres
+from tests.platform.postgres import postgres as postgres
+from tests.platform.power import unsynced_library as unsynced_library
 from tests.server.scripted import ScriptRunner, make_engine, make_tokenizer
 from tests.server.served import save_tiny_model
 

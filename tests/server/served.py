@@ -1,10 +1,13 @@
 """`rorqual serve` in a process of its own, over a tiny random network."""
 
+import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -30,9 +33,18 @@ def save_tiny_model(tokenizer: Tokenizer, path: Path) -> None:
 class Served:
     """`rorqual serve` in a process of its own, with a file of settings."""
 
-    def __init__(self, model: Path, folder: Path, extra: str = "") -> None:
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        extra: str = "",
+        *,
+        database: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
-        self.database = f"sqlite:///{folder / 'server.db'}"
+        self.database = database or f"sqlite:///{folder / 'server.db'}"
+        self.environment = environment
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -40,6 +52,7 @@ class Served:
 [http]
 port = {port}
 drain_seconds = 20
+max_connections_per_address = 2000
 [[models]]
 name = "tiny"
 path = "{model}"
@@ -59,6 +72,7 @@ url = "{self.database}"
             self.process = subprocess.Popen(
                 [sys.executable, "-c", command, "--config", str(self.folder / "server.toml")],
                 stderr=log,
+                env=os.environ | self.environment,
             )
         until = time.monotonic() + 120
         while time.monotonic() < until and self.process.poll() is None:

@@ -1,5 +1,6 @@
 """The engine in its own process: same answers, clean failures, restart, no orphans."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from uvicorn.loops.auto import auto_loop_factory
 
 from rorqual.config.http import WatchConfig
 from rorqual.engine import Delta, Request, SamplingParams, TokenLogprobs, Usage
@@ -122,6 +124,30 @@ def test_a_cancelled_request_leaves_the_engine(server: Running, link: ProcessLin
     assert link.stats is not None and link.stats.num_cancelled >= 1
 
 
+def test_a_request_in_the_moment_of_death_gets_its_end() -> None:
+    """Between the end of the socket and our noticing it a write would raise (uvloop)."""
+
+    async def ask_through_a_death() -> tuple[int, list[Delta]]:
+        link, found, number = make_link(), list[Delta](), 0
+        await link.start()
+        while link.state != "ready":
+            await asyncio.sleep(0.02)
+        assert link.pid is not None
+        os.kill(link.pid, signal.SIGKILL)
+        while link.num_restarts == 0:
+            params = SamplingParams(max_tokens=1)
+            link.submit(Request(id=f"r{number}", prompt_ids=[5], params=params), found.extend)
+            link.cancel(f"r{number}")
+            number += 1
+            await asyncio.sleep(0)
+        await link.stop()
+        return number, found
+
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        number, found = runner.run(ask_through_a_death())
+    assert number > 10 and len({delta.request_id for delta in found}) == number
+
+
 def test_the_engine_ends_with_its_server(start_server: ServerFactory, tokenizer: Tokenizer) -> None:
     link = make_link()
     info = ModelInfo(MODEL, "Whale", 512, "choice", 0, 0)
@@ -142,7 +168,8 @@ def test_requests_and_deltas_survive_the_wire() -> None:
         n=2, temperature=0.5, stop=("a", "\n"), logit_bias={3: 1.5}, stop_token_ids=(4, 5), seed=7,
         structure=Structure.json_object(), thinking_budget=3, logprobs=2,
     )  # fmt: skip
-    request = Request(id="r", prompt_ids=[1, 2], params=params, cache_salt=b"\x00\xff")
+    request = Request(id="r", prompt_ids=[1, 2], params=params, cache_salt=b"\x00\xff",
+                      deadline=1234.5)  # fmt: skip
     (sent,) = FrameReader().feed(pack(request_to_json(request)))
     assert request_from_json(sent) == request
     plain = Delta("r", 0, [5], "text", "thought")
@@ -154,7 +181,8 @@ def test_requests_and_deltas_survive_the_wire() -> None:
         usage=Usage(1, 2, 3, 4),
         prompt_logprobs=[None, TokenLogprobs(1, -2.0, ())],
     )
-    for delta in (plain, full):
+    first = replace(plain, cached_tokens=0)
+    for delta in (plain, first, full, replace(full, cached_tokens=16)):
         (sent,) = FrameReader().feed(pack(delta_to_json(delta)))
         assert delta_from_json(sent) == delta
     error = RequestError("no", code="c", param="p")

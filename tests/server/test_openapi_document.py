@@ -57,6 +57,17 @@ def test_a_few_requests_of_each_kind_are_answered_as_documented(
     assert hammer(start_server().url, examples=3) > 40
 
 
+def test_a_key_for_a_model_that_is_not_served_is_a_documented_404(
+    start_server: ServerFactory,
+) -> None:
+    with start_server().http as http:
+        body = {"name": "x", "models": ["nobody"]}
+        answer = http.post("/api/keys", json=body, headers=HEADERS)
+        document = http.get("/openapi.json").json()
+    assert answer.status_code == 404
+    assert "404" in document["paths"]["/api/keys"]["post"]["responses"]
+
+
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 def test_many_requests_of_each_kind_are_answered_as_documented(

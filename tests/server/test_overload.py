@@ -1,29 +1,40 @@
-"""Ten times what the engine can do: refusals are quick, accepted requests end, memory stays."""
+"""Ten times what the server can do: refusals are quick, accepted requests end in time, memory
+stays.
+
+Peak is what clients get who wait for each other (as many as may run). Then requests come at ten
+times that rate whether or not earlier ones were answered, as a flood does. The clients are bare
+sockets in this process: what they cost is not the server's, but shares its machine.
+"""
 
 import asyncio
+import json
 import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.server.served import Served
 
-LIMITS = """mode = "local"
+DEADLINE_SECONDS = 20
+MAX_RUNNING = 8
+LIMITS = f"""mode = "local"
 [admission]
-max_running = 8
-max_running_per_account = 8
+max_running = {MAX_RUNNING}
+max_running_per_account = {MAX_RUNNING}
 max_queued = 16
 max_per_account = 10000
-max_wait_seconds = 20
+max_wait_seconds = {DEADLINE_SECONDS}
+deadline_seconds = {DEADLINE_SECONDS}
 account_tokens_per_second = 1e9
 account_burst_tokens = 1000000000
 address_tokens_per_second = 1e9
 address_burst_tokens = 1000000000
 """
-ASK = {"prompt": "The whale", "max_tokens": 24, "ignore_eos": True, "stream": True}
+TOKENS = 24
+ASK = {"prompt": "The whale", "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+POCKET = Path(__file__).resolve().parents[2] / "models" / "rorqual-pocket"
 
 
 @dataclass
@@ -31,35 +42,91 @@ class Outcome:
     """What a crowd of clients saw."""
 
     tokens: int = 0
-    accepted: int = 0
-    broken: int = 0
+    num_accepted: int = 0
+    num_broken: int = 0
+    longest_seconds: float = 0.0
     refusal_seconds: list[float] = field(default_factory=list)
     statuses: set[int] = field(default_factory=set)
 
 
-async def crowd(url: str, num_clients: int, seconds: float) -> Outcome:
-    """So many clients ask again and again; refused ones come back a little later."""
+class Clients:
+    """Connections that are kept alive and used again, as the official clients do."""
+
+    def __init__(self, port: int, outcome: Outcome) -> None:
+        self._port = port
+        self._outcome = outcome
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        body = json.dumps(ASK).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}"
+        self._request = head.encode() + b"\r\n\r\n" + body
+
+    async def ask(self) -> int:
+        """One request; its status."""
+        if self._idle:
+            reader, writer = self._idle.pop()
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        began = time.monotonic()
+        writer.write(self._request)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        status = int(head.split(" ", 2)[1])
+        outcome = self._outcome
+        outcome.statuses.add(status)
+        if status == 200:
+            await self._read_stream(reader)
+            outcome.longest_seconds = max(outcome.longest_seconds, time.monotonic() - began)
+        else:
+            length = head.split("content-length: ", 1)[1].split("\r\n", 1)[0]
+            await reader.readexactly(int(length))
+            outcome.refusal_seconds.append(time.monotonic() - began)
+        self._idle.append((reader, writer))
+        return status
+
+    async def _read_stream(self, reader: asyncio.StreamReader) -> None:
+        whole = (await reader.readuntil(b"\r\n0\r\n\r\n")).decode()
+        outcome = self._outcome
+        outcome.num_accepted += 1
+        outcome.num_broken += "data: [DONE]\n\n" not in whole
+        if '"finish_reason":"length"' in whole:
+            outcome.tokens += TOKENS
+        elif '"error"' not in whole:
+            outcome.num_broken += 1
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        for _, writer in self._idle:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def at_peak(port: int, seconds: float) -> Outcome:
+    """As many clients as may run, each asking when it has its answer."""
     outcome, until = Outcome(), time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=num_clients)
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
+    clients = Clients(port, outcome)
 
-        async def one() -> None:
-            while True:
-                began = time.monotonic()
-                async with http.stream("POST", "/v1/completions", json=ASK) as answer:
-                    outcome.statuses.add(answer.status_code)
-                    text = (await answer.aread()).decode()
-                if answer.status_code == 200:
-                    outcome.accepted += 1
-                    outcome.tokens += ASK["max_tokens"] * ('finish_reason":"length' in text)
-                    outcome.broken += not text.endswith("data: [DONE]\n\n")
-                else:
-                    outcome.refusal_seconds.append(time.monotonic() - began)
-                    await asyncio.sleep(0.2)
-                if time.monotonic() > until:
-                    return
+    async def one() -> None:
+        while time.monotonic() < until:
+            assert await clients.ask() == 200
 
-        await asyncio.gather(*(one() for _ in range(num_clients)))
+    await asyncio.gather(*(one() for _ in range(MAX_RUNNING)))
+    await clients.close()
+    return outcome
+
+
+async def flooded(port: int, requests_per_second: float, seconds: float) -> Outcome:
+    """Requests at a rate of their own."""
+    outcome, began, num_sent = Outcome(), time.monotonic(), 0
+    clients, asking = Clients(port, outcome), set[asyncio.Task[int]]()
+    while (elapsed := time.monotonic() - began) < seconds:
+        due = int(elapsed * requests_per_second) - num_sent
+        for _ in range(due):
+            task = asyncio.create_task(clients.ask())
+            asking.add(task)
+            task.add_done_callback(asking.discard)
+        num_sent += due
+        await asyncio.sleep(0.002)
+    await asyncio.gather(*asking)
+    await clients.close()
     return outcome
 
 
@@ -68,33 +135,49 @@ def memory_bytes(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-def overload(model: Path, folder: Path, seconds: float) -> tuple[Outcome, Outcome, float]:
-    """(at capacity, at ten times that, growth of memory)."""
+def overload(model: Path, folder: Path, seconds: float) -> tuple[float, Outcome, float]:
+    """(tokens a second at peak, ten times that load, growth of memory)."""
     served = Served(model, folder, LIMITS)
     try:
-        url = str(served.http.base_url)
-        calm = asyncio.run(crowd(url, 8, seconds / 4))
+        port = served.http.base_url.port or 0
+        asyncio.run(at_peak(port, seconds / 12))  # warm
+        calm = asyncio.run(at_peak(port, seconds / 4))
+        assert calm.num_broken == 0
+        peak = calm.tokens / (seconds / 4)
         before = memory_bytes(served.process.pid)
-        busy = asyncio.run(crowd(url, 240, seconds))
+        busy = asyncio.run(flooded(port, 10 * peak / TOKENS, seconds))
         growth = memory_bytes(served.process.pid) / before
     finally:
         served.close()
-    return calm, busy, growth
+    return peak, busy, growth
 
 
-def check(calm: Outcome, busy: Outcome, growth: float) -> None:
-    assert calm.statuses == {200} and busy.statuses <= {200, 429, 503}
-    assert calm.broken == busy.broken == 0 and busy.accepted > 0
-    assert busy.refusal_seconds and growth < 2
+def check(busy: Outcome, growth: float) -> None:
+    assert busy.statuses <= {200, 429, 503} and busy.num_accepted > 0
+    assert busy.num_broken == 0 and busy.refusal_seconds and growth < 1.5
 
 
 def test_a_short_flood_leaves_no_request_without_an_end(model: Path, tmp_path: Path) -> None:
-    check(*overload(model, tmp_path, seconds=3))
+    _, busy, growth = overload(model, tmp_path, seconds=3)
+    check(busy, growth)
 
 
 @pytest.mark.soak
-def test_goodput_stays_and_refusals_are_quick_for_a_minute(model: Path, tmp_path: Path) -> None:
-    calm, busy, growth = overload(model, tmp_path, seconds=60)
-    check(calm, busy, growth)
-    assert busy.tokens / 60 >= 0.9 * calm.tokens / 15
-    assert statistics.median(busy.refusal_seconds) < 0.25  # the client's own queueing included
+@pytest.mark.parametrize("kind", ["pocket", "tiny"])
+def test_goodput_stays_and_refusals_are_quick_for_a_minute(
+    kind: str, model: Path, tmp_path: Path
+) -> None:
+    """pocket: the shipped model, whose engine is the limit. tiny: a network that costs nothing, so
+    that the server's own work is the limit, and refusals take from it."""
+    peak, busy, growth = overload(POCKET if kind == "pocket" else model, tmp_path, seconds=60)
+    check(busy, growth)
+    goodput = busy.tokens / 60 / peak
+    quick = statistics.median(busy.refusal_seconds)
+    print(
+        f"{kind}: peak {peak:.0f} tokens/s, goodput under ten times that {goodput:.1%}, "
+        f"{busy.num_accepted} accepted, longest {busy.longest_seconds:.1f} s, "
+        f"{len(busy.refusal_seconds)} refused, median {quick * 1000:.1f} ms, memory x{growth:.2f}"
+    )
+    assert busy.longest_seconds < DEADLINE_SECONDS + 1
+    assert quick < 0.010
+    assert goodput >= 0.9

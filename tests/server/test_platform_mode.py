@@ -1,8 +1,10 @@
 """Platform mode: keys, money, limits, and that one account sees nothing of another."""
 
+import functools
 import json
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -15,9 +17,32 @@ CHANGE = {"x-rorqual": "1"}
 UNIT = 10**9
 
 
+ServerOn = Callable[[str], Running]
+
+
 @pytest.fixture(scope="module")
-def server(start_server: ServerFactory) -> Running:
-    return start_server(mode="platform")
+def server_on(start_server: ServerFactory, request: pytest.FixtureRequest) -> ServerOn:
+    """One server for each kind of database, started when it is asked for."""
+
+    @functools.cache
+    def start(kind: str) -> Running:
+        if kind == "sqlite":
+            return start_server(mode="platform")
+        url = request.getfixturevalue("postgres").new_schema()
+        return start_server(mode="platform", database={"url": url})
+
+    return start
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)])
+def server(server_on: ServerOn, request: pytest.FixtureRequest) -> Running:
+    return server_on(request.param)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def money_server(server_on: ServerOn, request: pytest.FixtureRequest) -> Running:
+    """For what touches money and ownership: both databases, always."""
+    return server_on(request.param)
 
 
 def new_key(server: Running, name: str, *, money: int = UNIT, **fields: object) -> tuple[str, str]:
@@ -52,7 +77,8 @@ def test_a_key_is_needed_and_its_kind_told(server: Running) -> None:
         assert http.post("/anthropic/v1/messages", json={}).json()["type"] == "error"
 
 
-def test_an_answer_is_billed_exactly(server: Running) -> None:
+def test_an_answer_is_billed_exactly(money_server: Running) -> None:
+    server = money_server
     user_id, key = new_key(server, "bill")
     usage = ask(server, key).json()["usage"]
     hit, miss = usage["prompt_cache_hit_tokens"], usage["prompt_cache_miss_tokens"]
@@ -66,7 +92,8 @@ def test_an_answer_is_billed_exactly(server: Running) -> None:
     assert server.platform.usage.audit() == []
 
 
-def test_a_stream_is_billed_like_a_whole_answer(server: Running) -> None:
+def test_a_stream_is_billed_like_a_whole_answer(money_server: Running) -> None:
+    server = money_server
     first, key = new_key(server, "whole")
     second, streaming = new_key(server, "stream")
     ask(server, key)
@@ -75,14 +102,16 @@ def test_a_stream_is_billed_like_a_whole_answer(server: Running) -> None:
     assert spent[0] == spent[1] > 0
 
 
-def test_without_money_the_answer_is_402_and_nothing_is_kept(server: Running) -> None:
+def test_without_money_the_answer_is_402_and_nothing_is_kept(money_server: Running) -> None:
+    server = money_server
     user_id, key = new_key(server, "poor", money=0)
     assert ask(server, key).status_code == 402
     assert server.platform.ledger.balance(user_id).reserved_nano == 0
     assert server.platform.admission.stats().num_running == 0
 
 
-def test_limits_of_a_key_hold(server: Running) -> None:
+def test_limits_of_a_key_hold(money_server: Running) -> None:
+    server = money_server
     _, other = new_key(server, "model", models=["minnow"])
     assert ask(server, other).status_code == 403
     _, capped = new_key(server, "cap", cap_nano=1)
@@ -93,7 +122,8 @@ def test_limits_of_a_key_hold(server: Running) -> None:
     assert ask(server, gone).status_code == 401
 
 
-def test_a_client_that_leaves_pays_for_what_it_got(server: Running) -> None:
+def test_a_client_that_leaves_pays_for_what_it_got(money_server: Running) -> None:
+    server = money_server
     user_id, key = new_key(server, "leaver")
     with (
         server.http as http,
@@ -115,7 +145,8 @@ def test_a_client_that_leaves_pays_for_what_it_got(server: Running) -> None:
     assert server.platform.usage.audit() == []
 
 
-def test_concurrent_requests_cannot_overdraw(server: Running) -> None:
+def test_concurrent_requests_cannot_overdraw(money_server: Running) -> None:
+    server = money_server
     price = 20 * 200 * 1000 + 10 * 30 * 1000  # about the worst case of one request, in nano-units
     user_id, key = new_key(server, "racer", money=3 * price)
     statuses: list[int] = []
@@ -162,7 +193,8 @@ def log_in(server: Running, http, name: str, *, admin: bool = False) -> str:
     return user.id
 
 
-def test_keys_are_made_used_and_revoked_in_the_app(server: Running) -> None:
+def test_keys_are_made_used_and_revoked_in_the_app(money_server: Running) -> None:
+    server = money_server
     with server.http as http:
         user_id = log_in(server, http, "keymaker")
         server.platform.ledger.top_up(user_id, UNIT, "keymaker")
@@ -179,7 +211,8 @@ def test_keys_are_made_used_and_revoked_in_the_app(server: Running) -> None:
         assert money["balance"] + money["spent"] == UNIT and money["reserved"] == 0
 
 
-def test_nothing_of_another_account_is_there(server: Running) -> None:
+def test_nothing_of_another_account_is_there(money_server: Running) -> None:
+    server = money_server
     with server.http as mine, server.http as theirs:
         log_in(server, mine, "owner")
         log_in(server, theirs, "stranger")

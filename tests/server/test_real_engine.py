@@ -27,6 +27,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 def test_a_killed_server_has_billed_what_it_delivered(model: Path, tmp_path: Path) -> None:
     extra = """mode = "platform"
+unsigned_models = "served"
 [metering]
 flush_tokens = 4
 heartbeat_seconds = 0.2

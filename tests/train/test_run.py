@@ -12,6 +12,7 @@ import pytest
 
 from rorqual.checkpoint import load_model, save_model
 from rorqual.cli.main import main
+from rorqual.release import examine, known_keys
 from rorqual.tokenizer import Tokenizer
 from tests.train.conftest import finish, rorqual
 
@@ -55,6 +56,8 @@ def test_a_run_learns_and_leaves_what_it_promises(finished: Path) -> None:
     assert "<svg" in (finished / "report.html").read_text(encoding="utf-8")
     config = json.loads((finished / "config.json").read_text(encoding="utf-8"))
     assert config["train"]["seed"] == 0 and config["about"]["version"]
+    newest = sorted((finished / "checkpoints").iterdir())[-1]
+    assert examine(newest, known_keys()).label == "trained on this machine"
 
 
 def test_generate_streams_from_the_run(finished: Path) -> None:

@@ -30,6 +30,7 @@ from rorqual.config import (
     model_config_to_hf,
 )
 from rorqual.errors import ConfigError
+from rorqual.release import examine, known_keys, sign_here
 from rorqual.tokenizer.gguf import tokenizer_to_gguf
 
 Format = Literal["hf", "gguf"]
@@ -73,7 +74,9 @@ def convert(
     if to == "gguf":
         _to_gguf(weights, target, dtype, on_progress)
         return _gguf_notes(weights.config)
-    _to_hf(weights, target, dtype, on_progress)
+    # What was trained here stays so in another dtype; any other signature ends with its files.
+    trained_here = examine(weights.path, known_keys()).state == "local"
+    _to_hf(weights, target, dtype, on_progress, trained_here)
     return []
 
 
@@ -152,7 +155,9 @@ def _end_tokens(config: ModelConfig | DenseConfig, tokenizer: dict[str, Any]) ->
     return named | ({"tokenizer.ggml.eot_token_id": other[0]} if other else {})
 
 
-def _to_hf(weights: Weights, target: Path, dtype: Dtype, on_progress: OnProgress) -> None:
+def _to_hf(
+    weights: Weights, target: Path, dtype: Dtype, on_progress: OnProgress, trained_here: bool
+) -> None:
     config = weights.config
     stored, published = _HF_DTYPES[dtype]
     tokenizer = weights.tokenizer()
@@ -181,6 +186,8 @@ def _to_hf(weights: Weights, target: Path, dtype: Dtype, on_progress: OnProgress
         write_json(directory / "generation_config.json", generation)
         tokenizer.save(directory)
         write_shards(directory, [counted(source) for source in sources])
+        if trained_here:
+            sign_here(directory, target.name)
     progress.finish()
 
 

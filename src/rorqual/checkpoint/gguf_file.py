@@ -60,6 +60,7 @@ class GgufFile:
     def __init__(self, path: Path):
         self.path = path
         self._map = map_file(path, _HEADER_BYTES, "a GGUF file")
+        self.identity = self._map.identity
         reader = _HeaderReader(path, self._map)
         num_tensors, num_entries = reader.counts()
         self.metadata: dict[str, Any] = reader.metadata(num_entries)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rorqual.checkpoint.gguf_file import GgufEntry, GgufFile
+from rorqual.checkpoint.mapped import FileIdentity
 from rorqual.errors import CheckpointError
 
 MAX_SHARDS = 10_000
@@ -31,6 +32,10 @@ class GgufReader:
                         "not belong together"
                     )
                 self.entries[name], self._files[name] = entry, file
+
+    def identity(self) -> list[FileIdentity]:
+        """Of the shards."""
+        return sorted({file.identity for file in self._files.values()})
 
     def where(self, name: str) -> str:
         """`file: tensor name`, the start of every error about a tensor."""

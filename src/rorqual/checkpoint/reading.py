@@ -13,6 +13,7 @@ from rorqual.checkpoint.atomic import resolve_directory
 from rorqual.checkpoint.dtypes import to_float32
 from rorqual.checkpoint.fp8 import SCALE_SUFFIX, dequantize_blocks, weight_block_size
 from rorqual.checkpoint.index import open_files
+from rorqual.checkpoint.mapped import FileIdentity
 from rorqual.checkpoint.safetensors_file import TensorEntry
 from rorqual.errors import CheckpointError
 
@@ -31,6 +32,11 @@ class CheckpointReader:
     def names(self) -> list[str]:
         """All tensors, sorted; the scales of FP8 weights are part of their weight, not listed."""
         return sorted(name for name in self._files if not self._is_scale(name))
+
+    def identity(self) -> list[FileIdentity]:
+        """Of the files that hold them; FP8 weights also depend on the size of a block."""
+        files = sorted({file.identity for file in self._files.values()})
+        return [*files, ("weight_block_size", *self._block, 0)]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The tensor's shape."""

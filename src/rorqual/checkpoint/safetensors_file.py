@@ -39,6 +39,7 @@ class SafetensorsFile:
     def __init__(self, path: Path):
         self.path = path
         self._map = map_file(path, LENGTH_BYTES, "a safetensors file")
+        self.identity = self._map.identity
         self.metadata, self.entries = _parse_header(path, self._map)
 
     def read_raw(self, name: str) -> NDArray[np.generic]:

@@ -33,6 +33,7 @@ from rorqual.checkpoint.hf import (
     placements,
     required_placements,
 )
+from rorqual.checkpoint.mapped import FileIdentity
 from rorqual.checkpoint.reading import CheckpointReader
 from rorqual.config import DenseConfig, ModelConfig, read_any_config
 from rorqual.errors import CheckpointError
@@ -60,6 +61,10 @@ class Weights(ABC):
     @abstractmethod
     def read(self, name: str) -> NDArray[np.float32]:
         """The tensor in float32, perhaps read-only; a tied head or MTP copy reads its original."""
+
+    @abstractmethod
+    def identity(self) -> list[FileIdentity]:
+        """Of the files that hold the tensors; with `config`, it determines them."""
 
     @abstractmethod
     def tokenizer(self) -> Tokenizer:
@@ -122,6 +127,9 @@ class HfWeights(Weights):
     def read(self, name: str) -> NDArray[np.float32]:
         place = self._place(name)
         return self._reader.read(place.parameter if place.copy else name)
+
+    def identity(self) -> list[FileIdentity]:
+        return self._reader.identity()
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.load(self.path)
@@ -200,6 +208,9 @@ class GgufWeights(Weights):
         if tensor.layout == "key_b":
             return join_kv_b(values, self._reader.read(origin[1][0].name))
         return values
+
+    def identity(self) -> list[FileIdentity]:
+        return self._reader.identity()
 
     def tokenizer(self) -> Tokenizer:
         return tokenizer_from_gguf(self._reader.metadata, str(self.path))

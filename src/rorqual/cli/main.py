@@ -30,6 +30,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "admin": Command("rorqual.cli.admin", "app", "Users, keys, money, backups of a server."),
+    "bench": Command("rorqual.cli.bench", "bench", "How fast a model runs on this machine."),
     "chat": Command("rorqual.cli.chat", "chat", "Talk with a model."),
     "convert": Command(
         "rorqual.cli.convert", "convert_model", "Convert a model to Hugging Face or GGUF format."
@@ -50,6 +51,9 @@ COMMANDS: dict[str, Command] = {
     "generate": Command("rorqual.cli.generate", "generate", "Continue a text with a model."),
     "plan": Command(
         "rorqual.cli.plan", "plan", "What a model costs: size, compute, memory, money."
+    ),
+    "release": Command(
+        "rorqual.cli.release", "app", "Sign models, make and rotate keys, list parts."
     ),
     "reproduce": Command(
         "rorqual.cli.reproduce",
@@ -72,6 +76,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "rorqual.cli.train", "train", "Pretrain a model from a preset or TOML file.", computes=True
     ),
+    "verify": Command("rorqual.cli.verify", "verify", "Check a model's signature and its logs."),
 }
 
 

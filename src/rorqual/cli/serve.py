@@ -14,7 +14,17 @@ from rorqual.config.sections import read_config_file
 from rorqual.config.server import AdmissionConfig, ServerConfig
 from rorqual.errors import ConfigError
 from rorqual.platform import Platform
-from rorqual.server import Services, create_admin_app, create_app, open_models
+from rorqual.server import (
+    Pairing,
+    Services,
+    certificate,
+    create_admin_app,
+    create_app,
+    network_address,
+    open_models,
+    qr_code,
+    terminal_text,
+)
 from rorqual.server.serving import check_bind, run_server
 
 _LOCAL_ADMISSION = AdmissionConfig.model_validate(
@@ -25,6 +35,7 @@ _LOCAL_ADMISSION = AdmissionConfig.model_validate(
         "max_queued_tokens": 10**9,
         "max_per_account": 4096,
         "max_wait_seconds": 86_400.0,
+        "deadline_seconds": 86_400.0,
         "account_tokens_per_second": 1e9,
         "account_burst_tokens": 10**9,
         "address_tokens_per_second": 1e9,
@@ -41,12 +52,26 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="A TOML file: mode, models, limits, prices.")
     ] = None,
+    allow_unsigned: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unsigned",
+            help="In platform mode: also serve models whose signature is absent or wrong.",
+        ),
+    ] = False,
+    phone: Annotated[
+        bool, typer.Option("--phone", help="For a phone in this network: TLS and a QR code.")
+    ] = False,
 ) -> None:
     """Serve a model: OpenAI's, DeepSeek's and Anthropic's APIs, and the app.
 
     Without a file it is for this machine alone: one user, no keys, no set-up.
     """
-    settings = _settings(model, port, config)
+    settings, fingerprint = _settings(model, port, config), ""
+    if allow_unsigned:
+        settings = settings.model_copy(update={"unsigned_models": "served"})
+    if phone:
+        settings, fingerprint = _for_phone(settings)
     check_bind(settings)
     models = open_models(settings)
     services = Services(settings, Platform.open(settings), models)
@@ -57,8 +82,47 @@ def serve(
         f"{', '.join(backend.info.name for backend in models)} on {scheme}://{http.host}:"
         f"{http.port} ({settings.mode} mode); the model is being loaded, Ctrl-C stops"
     )
+    for backend in models:
+        say(f"{backend.info.name}: {backend.info.trust.label}")
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:  # uvloop where it is
-        runner.run(run_server(services, create_app(services), create_admin_app(services)))
+        pairing = Pairing(services) if phone else None
+        if pairing is not None:
+            _invite(f"{scheme}://{http.host}:{http.port}", pairing, fingerprint)
+        app = create_app(services, pairing)
+        runner.run(run_server(services, app, create_admin_app(services)))
+
+
+def _for_phone(settings: ServerConfig) -> tuple[ServerConfig, str]:
+    """The settings for this machine's network, one user still, and the certificate's fingerprint.
+
+    Platform mode, because it asks who is there; nobody can register, and nothing has a price.
+    """
+    if settings.mode != "local":
+        raise ConfigError("--phone is for local mode; a platform has accounts, so leave it out")
+    address = network_address()
+    url = settings.database.url.removeprefix("sqlite:///")
+    cert, key, fingerprint = certificate(Path(url).parent / "phone", address)
+    http = {"host": address, "tls_certificate": str(cert), "tls_key": str(key)}
+    return settings.model_copy(
+        update={
+            "mode": "platform",
+            "http": settings.http.model_copy(update=http),
+            "metering": settings.metering.model_copy(update={"unpriced": "free"}),
+            "unsigned_models": "served",
+        }
+    ), fingerprint
+
+
+def _invite(base: str, pairing: Pairing, fingerprint: str) -> None:
+    """Two links, each for one device: as a code for the phone, as text for this machine."""
+    link = base + pairing.path()
+    print(terminal_text(qr_code(link)))
+    say(
+        f"scan it with the phone's camera, or open {link} there: it works once, for ten minutes\n"
+        f"on this machine: {base}{pairing.path()}\n"
+        "the certificate is this machine's own, so the browser warns once; go on only if it shows\n"
+        f"SHA-256 {fingerprint}"
+    )
 
 
 def load_server_config(path: Path | None) -> ServerConfig:

@@ -1,6 +1,6 @@
 """How the engine runs: its limits, its cache and its pace."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,14 @@ class EngineConfig(BaseModel):
     max_cache_bytes: int | None = Field(
         None, gt=0, description="bytes of the paged cache; None: cache_share of free memory"
     )
+    packed_cache: Literal["on", "off"] = Field(
+        "on",
+        description="keep packed weights in the user's cache (XDG_CACHE_HOME), where the next "
+        "start maps them; off: every start packs them anew",
+    )
+    packed_cache_bytes: int = Field(
+        16_000_000_000, gt=0, description="most bytes of all packed weights kept; the oldest go"
+    )
     cache_share: float = Field(
         0.5, gt=0, le=0.95, description="share of the memory left beside the weights for the cache"
     )
@@ -40,6 +48,12 @@ class EngineConfig(BaseModel):
         le=1,
         description="share of what running requests may still come to need that admission keeps "
         "free; 1: nothing is ever pre-empted for lack of room",
+    )
+    num_speculative_tokens: Annotated[int, Field(ge=1, le=8)] | Literal["auto", "off"] = Field(
+        "auto",
+        description="tokens that the model's own MTP module drafts, for the next step to verify; "
+        "the output is the same, only sooner or later. auto: one, where steps timed with and "
+        "without say that it pays; a number: always so many",
     )
     prefix_caching: bool = Field(True, description="keep and share the blocks of equal beginnings")
     check_invariants: bool = Field(False, description="check the block tables after every step")

@@ -87,9 +87,6 @@ class GenerationConfig(BaseModel):
     max_samples: int = Field(16, gt=0, le=128, description="answers to one prompt (n)")
     max_prompts: int = Field(64, gt=0, description="prompts in one completion request")
     max_messages: int = Field(2048, gt=0, description="messages in one conversation")
-    deadline_seconds: float = Field(
-        600.0, gt=0, description="from its start, after which an answer is cut off"
-    )
 
 
 class WatchConfig(BaseModel):

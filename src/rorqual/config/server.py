@@ -163,6 +163,12 @@ class AdmissionConfig(BaseModel):
     max_wait_seconds: float = Field(
         120.0, gt=0, description="to start; sooner if the client says so"
     )
+    deadline_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="from a request's arrival to its last token, waiting included; then it is cut "
+        "off. X-Rorqual-Deadline asks for less",
+    )
     quantum_tokens: int = Field(
         4096, gt=0, description="tokens an account gets in its turn; shares agree to within this"
     )
@@ -217,6 +223,12 @@ class ServerConfig(BaseModel):
     )
     http: HttpConfig = Field(HttpConfig.model_validate({}), description="where it listens")
     models: tuple[ServedModel, ...] = Field((), description="what it serves; the first by default")
+    unsigned_models: Literal["refused", "served"] = Field(
+        "refused", description="in platform mode: models whose signature is absent or wrong"
+    )
+    trusted_keys: tuple[str, ...] = Field(
+        (), description="PEM files of public keys whose signatures count, beside Rorqual's own"
+    )
     engine: EngineConfig = Field(EngineConfig.model_validate({}), description="of our own engine")
     watch: WatchConfig = Field(
         WatchConfig.model_validate({}), description="of engines and upstreams"

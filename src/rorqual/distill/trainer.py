@@ -30,6 +30,7 @@ from rorqual.errors import DataError
 from rorqual.interrupt import StopRequest
 from rorqual.model import Transformer
 from rorqual.planner import count_parameters
+from rorqual.release import sign_here
 from rorqual.rl.costs import FlopCounter, Tokens
 from rorqual.rl.held_out import HeldOut, in_words
 from rorqual.rl.trainer import BEST
@@ -212,6 +213,7 @@ class DistillTrainer:
             write_model(directory, self.student.config, self.student.state_dict(), self.tokenizer)
             moments = full_tensors(self.update.optimizer.state())
             save_training_state(directory, moments, asdict(self.state))
+            sign_here(directory, path.name)
 
     def _write_summary(self, ended_by: str) -> dict[str, Any]:
         """What the run cost and what came of it; evaluations cost seconds, not counted FLOPs."""

@@ -41,43 +41,53 @@ class StepTables:
     def build(self, plan: Plan) -> tuple[StepBatch, list[Piece]]:
         """The arrays, valid until the next call, and where the prompts stand in them.
 
-        Decoding sequence i feeds row i and wants logit row i.
+        Decoding sequences come first and want the logits of all their rows: the last token's and
+        those of the drafts behind it.
         """
         decoding, reading = plan
         sequences = decoding + [sequence for sequence, _ in reading] if reading else decoding
-        width = 0
-        for sequence in sequences:
-            held = len(sequence.blocks)
-            if sequence.tabled != held:
-                self._write(sequence)
-            width = max(width, held)
-        slots = [sequence.slot for sequence in sequences]
+        tables = self.of(sequences)
         num_cached = np.array([s.num_cached for s in sequences], dtype=np.int32)  # [S]
-        num_decoding = len(decoding)
-        self._token_ids[:num_decoding] = [sequence.last_token for sequence in decoding]
+        first_rows = self._decoding_rows(decoding)
+        num_rows = int(first_rows[-1])
         if reading:
-            pieces, first_rows, num_rows, num_outputs = self._place(reading, num_decoding)
+            pieces, first_rows, num_rows, num_outputs = self._place(reading, first_rows)
             output_rows = self._output_rows[:num_outputs]
         else:
-            pieces, num_rows = [], num_decoding
-            first_rows = self._counting[: num_decoding + 1]
-            output_rows = self._counting[:num_decoding]
+            pieces = []
+            output_rows = self._counting[:num_rows]
         batch = StepBatch(
             token_ids=self._token_ids[:num_rows],
             first_rows=first_rows,
             num_cached=num_cached,
-            block_tables=self.tables[slots, :width],
+            block_tables=tables,
             output_rows=output_rows,
         )
         return batch, pieces
 
+    def _decoding_rows(self, decoding: list[Sequence]) -> NDArray[np.int32]:
+        """Write the tokens of decoding sequences; first_rows [S+1] of them."""
+        num_decoding = len(decoding)
+        if not any(sequence.drafts for sequence in decoding):
+            self._token_ids[:num_decoding] = [sequence.last_token for sequence in decoding]
+            return self._counting[: num_decoding + 1]
+        row = 0
+        for number, sequence in enumerate(decoding):
+            self._first_rows[number] = row
+            end = row + 1 + len(sequence.drafts)
+            self._token_ids[row:end] = [sequence.last_token, *sequence.drafts]
+            row = end
+        self._first_rows[num_decoding] = row
+        return self._first_rows[: num_decoding + 1]
+
     def _place(
-        self, reading: list[tuple[Sequence, int]], num_decoding: int
+        self, reading: list[tuple[Sequence, int]], decoding_rows: NDArray[np.int32]
     ) -> tuple[list[Piece], NDArray[np.int32], int, int]:
         """Prompts after the decoding rows: pieces, first_rows [S+1], rows and wanted rows."""
-        self._first_rows[: num_decoding + 1] = self._counting[: num_decoding + 1]
-        self._output_rows[:num_decoding] = self._counting[:num_decoding]
-        row = outputs = num_decoding
+        num_decoding = len(decoding_rows) - 1
+        self._first_rows[: num_decoding + 1] = decoding_rows
+        row = outputs = int(decoding_rows[-1])
+        self._output_rows[:row] = self._counting[:row]
         pieces: list[Piece] = []
         for number, (sequence, count) in enumerate(reading, start=num_decoding + 1):
             fed = sequence.tokens[sequence.num_cached : sequence.num_cached + count]
@@ -97,6 +107,15 @@ class StepTables:
             self._first_rows[number] = row
         return pieces, self._first_rows[: num_decoding + len(reading) + 1], row, outputs
 
+    def of(self, sequences: list[Sequence]) -> NDArray[np.int32]:
+        """The block tables [S, B] of some running sequences."""
+        width = 0
+        for sequence in sequences:
+            if sequence.tabled != len(sequence.blocks):
+                self._write(sequence)
+            width = max(width, len(sequence.blocks))
+        return self.tables[[sequence.slot for sequence in sequences], :width]
+
     def _write(self, sequence: Sequence) -> None:
         """Write the blocks that the table does not have yet; a new sequence clears its row."""
         row, held = self.tables[sequence.slot], len(sequence.blocks)
@@ -108,3 +127,9 @@ class StepTables:
     def replace(self, sequence: Sequence, position: int, block: int) -> None:
         """A sequence now holds another block with the same content."""
         self.tables[sequence.slot, position] = block
+
+    def shorten(self, sequence: Sequence) -> None:
+        """A sequence has given back its last blocks."""
+        held = len(sequence.blocks)
+        self.tables[sequence.slot, held : sequence.tabled] = -1
+        sequence.tabled = min(sequence.tabled, held)

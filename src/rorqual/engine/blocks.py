@@ -25,6 +25,8 @@ class BlockPool:
         self.references = [0] * num_blocks
         self.blank = list(range(num_blocks - 1, -1, -1))  # popped from the end: block 0 first
         self.idle: OrderedDict[int, None] = OrderedDict()  # least recently used first
+        # Of the blocks that the prefix cache knows: whether the MTP module's layer is filled too.
+        self.read_by_module = bytearray(num_blocks)
 
     @property
     def num_available(self) -> int:

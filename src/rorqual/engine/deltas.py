@@ -12,6 +12,7 @@ def step_delta(sequence: Sequence, pick: Pick | None, text: str, reasoning: str)
     name, index = sequence.group.request.id, sequence.index
     if pick is None:
         return Delta(name, index, [], text, reasoning, prompt_logprobs=scores)
+    is_first = sequence.num_written == 1
     return Delta(
         name,
         index,
@@ -21,6 +22,7 @@ def step_delta(sequence: Sequence, pick: Pick | None, text: str, reasoning: str)
         None if pick.logprobs is None else [pick.logprobs],
         None if pick.policy is None else [pick.policy],
         prompt_logprobs=scores,
+        cached_tokens=sequence.cached_prompt_tokens if is_first else None,
     )
 
 
@@ -49,3 +51,17 @@ def last_delta(
     if sequence.routes is not None:
         delta.routes = sequence.routes[: max(sequence.num_written - 1, 0)]
     return delta
+
+
+def join_deltas(first: Delta, second: Delta) -> Delta:
+    """What one step added to a sequence in two draws, as one delta: the first, changed."""
+    first.token_ids += second.token_ids
+    first.text += second.text
+    first.reasoning += second.reasoning
+    if first.logprobs is not None and second.logprobs is not None:
+        first.logprobs += second.logprobs
+    if first.policy_stats is not None and second.policy_stats is not None:
+        first.policy_stats += second.policy_stats
+    first.finish_reason, first.stop_reason = second.finish_reason, second.stop_reason
+    first.usage, first.error, first.routes = second.usage, second.error, second.routes
+    return first

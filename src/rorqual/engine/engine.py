@@ -1,13 +1,15 @@
 """The engine: requests in, steps of a runner, deltas out. Synchronous and single-threaded.
 
-A step admits what fits, feeds every decoding sequence one token and prompts a piece each, draws
-the next tokens and tells each request once what it got. thread.py runs it beside a server;
+A step admits what fits, feeds every decoding sequence its last token (with drafts behind it, see
+speculation.py) and prompts a piece each, draws the next tokens and tells each request once what it
+got. thread.py runs it beside a server;
 llm.py drives it directly.
 """
 
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 import numpy as np
@@ -22,6 +24,7 @@ from rorqual.engine.invariants import check_blocks
 from rorqual.engine.pace import Pace
 from rorqual.engine.picker import Pick, Picker, score_prompt
 from rorqual.engine.prefix_cache import PrefixCache
+from rorqual.engine.progress import drop_drafts, fork_siblings, keep_routes, register_blocks
 from rorqual.engine.requests import (
     Delta,
     EngineStats,
@@ -34,11 +37,13 @@ from rorqual.engine.runner import ReadTensor, Runner
 from rorqual.engine.scheduler import Plan, Scheduler
 from rorqual.engine.sequence import Group, Uniforms
 from rorqual.engine.sequence import Sequence as Running
+from rorqual.engine.speculation import Speculation, num_drafts
 from rorqual.engine.texts import Texts
 from rorqual.engine.totals import Totals
+from rorqual.engine.verify import draw_along_drafts
 from rorqual.errors import CapacityError, EngineError, RequestError, RorqualError
 from rorqual.kernels.library import native_library
-from rorqual.kernels.step import BLOCK_TOKENS, StepOutput
+from rorqual.kernels.step import BLOCK_TOKENS, StepBatch, StepOutput
 
 _FEWEST_PROMPT_TOKENS: Final = 32  # that a step reads of prompts, however slow the machine
 _LOGIT_BYTES: Final = 64 << 20  # of a step's prompts whose logits are all wanted
@@ -76,6 +81,7 @@ class Engine:
             secrets.randbits(128) if config.seed is None else config.seed
         )
         self._groups: dict[str, Group] = {}
+        self._deadlines: list[tuple[float, str]] = []  # a heap; some have ended since
         self._num_submitted = 0
         self._totals = Totals()
         self._reset()
@@ -91,8 +97,16 @@ class Engine:
         library = native_library()
         if library is not None:
             library = library.using(num_threads=config.num_threads)
-        self._picker = Picker(config.max_num_seqs, self.runner.config.vocab_size, library)
+        most_rows = config.max_num_seqs + config.max_batch_tokens
+        self._picker = Picker(
+            config.max_num_seqs, self.runner.config.vocab_size, library, most_rows
+        )
         self._counting = list(range(config.max_num_seqs))
+        self._speculation: Speculation | None = None
+        if num_drafts(self.runner, config):
+            self._speculation = Speculation(
+                self.runner, self.scheduler, self._tables, self._picker, config, self._clock
+            )
 
     @property
     def has_work(self) -> bool:
@@ -137,6 +151,8 @@ class Engine:
                     else Uniforms(params.seeds[sequence.index], 0)
                 )
         self._groups[request.id] = group
+        if request.deadline is not None:
+            self._watch(request.deadline, request.id)
         self._totals.prompt_tokens += group.sequences[0].num_prompt
         self.scheduler.enqueue(group.sequences[0])
 
@@ -167,6 +183,8 @@ class Engine:
             return False
         started = self._clock()
         deltas: Deltas = {}
+        if self._deadlines and self._end_late(started):
+            return True
         try:
             self._step(deltas)
             if self.config.check_invariants:
@@ -182,39 +200,89 @@ class Engine:
         self._tell_all(deltas)
         return True
 
+    def _watch(self, deadline: float, name: str) -> None:
+        if len(self._deadlines) > 2 * len(self._groups) + 64:  # most have ended long before
+            self._deadlines = [one for one in self._deadlines if one[1] in self._groups]
+            heapify(self._deadlines)
+        heappush(self._deadlines, (deadline, name))
+
+    def _end_late(self, now: float) -> bool:
+        """Ends what is past its deadline; whether that leaves nothing to compute."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, name = heappop(self._deadlines)
+            group = self._groups.get(name)
+            # An id may be in use again, by a request with another deadline.
+            if group is not None and group.request.deadline == deadline:
+                self._totals.num_cancelled += 1
+                self._tell(group, self._end_all(group, "deadline"))
+        return not self._groups
+
     def _step(self, deltas: Deltas) -> None:
+        began, num_written = self._clock(), self._totals.completion_tokens
         self.scheduler.make_way()
+        speculation = self._speculation
+        if speculation is not None:
+            speculation.begin()
         plan = self.scheduler.plan(self._budget(), self._scored_tokens)
         assert plan.decoding or plan.reading, "requests are open, but none can move"
         batch, pieces = self._tables.build(plan)
         wants_routes = any(s.group.request.record_routes for s in plan.decoding) or any(
             piece.sequence.group.request.record_routes for piece in pieces
         )
+        wants_states = speculation is not None and speculation.wants_states(plan)
         started = self._clock()
-        output = self.runner.step(batch, record_routes=wants_routes)
+        output = self.runner.step(batch, want_hidden=wants_states, record_routes=wants_routes)
+        if speculation is not None and output.hidden is not None:
+            speculation.read_prompts(pieces, output.hidden)
         seconds = self._clock() - started
         self._pace.observe(len(batch.token_ids), seconds)
         self._totals.runner_seconds += seconds
-        self._commit(plan, pieces, output, deltas)
+        num_fed_drafts = sum(len(sequence.drafts) for sequence in plan.decoding)
+        self._totals.drafted_tokens += num_fed_drafts
+        drawn, rows = self._commit(plan, pieces, batch, output, deltas)
+        if speculation is None:
+            return
+        drafted = False
+        if output.hidden is not None and drawn:
+            started = self._clock()
+            drafted = speculation.draft(drawn, batch.output_rows[rows].tolist(), output.hidden)
+            self._totals.runner_seconds += self._clock() - started
+        if not pieces:
+            speculation.payoff.observe(
+                len(plan.decoding),
+                self._totals.completion_tokens - num_written,
+                self._clock() - began,
+                verified=num_fed_drafts > 0,
+                drafted=drafted,
+            )
 
     def _budget(self) -> int:
         """Tokens of the next step: unhurried where nobody is decoding."""
-        num_decoding = sum(s.num_pending == 1 for s in self.scheduler.running)
+        num_decoding = self.scheduler.num_decoding_rows()
         if not num_decoding:
             return self.config.max_batch_tokens
-        return max(self._pace.budget(), num_decoding + self._pace.fewest_tokens)
+        most = self.config.max_batch_tokens + self.config.max_num_seqs  # what the runner takes
+        return min(max(self._pace.budget(), num_decoding + self._pace.fewest_tokens), most)
 
-    def _commit(self, plan: Plan, pieces: list[Piece], output: StepOutput, deltas: Deltas) -> None:
-        """Take in what the step computed; draw the next tokens."""
+    def _commit(
+        self,
+        plan: Plan,
+        pieces: list[Piece],
+        batch: StepBatch,
+        output: StepOutput,
+        deltas: Deltas,
+    ) -> tuple[list[Running], list[int]]:
+        """Take in what the step computed; draw the next tokens. Who drew, from which logit row."""
         drawing: list[Running] = []
         rows: list[int] = []
-        for row, sequence in enumerate(plan.decoding):
-            self._keep_routes(sequence, output.routes, row, 1)
+        for number, sequence in enumerate(plan.decoding):
+            row = int(batch.first_rows[number])
+            keep_routes(sequence, output.routes, row, 1)
             sequence.num_cached += 1
             self._computed(sequence, row, drawing, rows, deltas)
         for piece in pieces:
             sequence, count = piece.sequence, piece.num_tokens
-            self._keep_routes(sequence, output.routes, piece.first_row, count)
+            keep_routes(sequence, output.routes, piece.first_row, count)
             if sequence.prompt_logprobs is not None and piece.logit_row >= 0:
                 score_prompt(sequence, count, output.logits[piece.logit_row :])
             if sequence.num_preemptions:
@@ -226,13 +294,43 @@ class Engine:
                     last += count - 1
                 self._computed(sequence, last, drawing, rows, deltas)
             else:
-                self._register(sequence)
+                register_blocks(self.scheduler, self._tables, sequence)
         if drawing:
-            plain = rows == self._counting[: len(output.logits)]
-            picks = self._picker.pick(drawing, output.logits, None if plain else rows)
+            self._draw(drawing, rows, output.logits, deltas)
+        return drawing, rows
+
+    def _draw(
+        self,
+        drawing: list[Running],
+        rows: list[int],
+        logits: NDArray[np.float32],
+        deltas: Deltas,
+    ) -> None:
+        """Draw each one's next token from its row, and those that its drafts foretold behind."""
+        if not any(sequence.drafts for sequence in drawing):
+            plain = rows == self._counting[: len(logits)]
+            picks = self._picker.pick(drawing, logits, None if plain else rows)
             for sequence, pick in zip(drawing, picks, strict=True):
                 delta = self._take(sequence, pick)
                 deltas.setdefault(sequence.group, []).append(delta)
+            return
+        told = draw_along_drafts(self._picker, drawing, rows, logits, self._take, self._foretold)
+        for sequence, delta in told.items():
+            deltas.setdefault(sequence.group, []).append(delta)
+            if sequence.state is SequenceState.RUNNING:
+                drop_drafts(self.scheduler, self._tables, sequence)
+
+    def _foretold(self, sequence: Running, token_id: int) -> bool:
+        """Whether the token just drawn was fed as a draft, so that its row counts."""
+        drafts = sequence.drafts
+        if sequence.state is not SequenceState.RUNNING or not drafts or drafts[0] != token_id:
+            return False
+        del drafts[0]
+        self._totals.accepted_tokens += 1
+        sequence.num_cached += 1
+        if sequence.num_cached >= (sequence.num_registered + 1) * BLOCK_TOKENS:
+            register_blocks(self.scheduler, self._tables, sequence)
+        return True
 
     def _computed(
         self,
@@ -244,7 +342,7 @@ class Engine:
     ) -> None:
         """All of a sequence's tokens are in the cache: its next one can be drawn from the row."""
         if sequence.num_cached >= (sequence.num_registered + 1) * BLOCK_TOKENS:
-            self._register(sequence)
+            register_blocks(self.scheduler, self._tables, sequence)
         if sequence.num_tokens == sequence.num_prompt:
             group = sequence.group
             if sequence.index == 0:
@@ -255,58 +353,12 @@ class Engine:
                 return
             drawing.append(sequence)
             rows.append(row)
-            for sibling in self._fork(sequence):
+            for sibling in fork_siblings(self.scheduler, self.runner, sequence):
                 drawing.append(sibling)
                 rows.append(row)
             return
         drawing.append(sequence)
         rows.append(row)
-
-    def _fork(self, source: Running) -> list[Running]:
-        """Start the siblings that wait for this prompt; those without room go to the queue."""
-        started: list[Running] = []
-        for sibling in source.group.unforked:
-            sibling.cached_prompt_tokens = source.cached_prompt_tokens
-            copied = self.scheduler.fork(source, sibling)
-            if copied is None:
-                self.scheduler.enqueue(sibling)
-                continue
-            if copied[0] != copied[1]:
-                self.runner.copy_block(*copied)
-            started.append(sibling)
-        source.group.unforked.clear()
-        return started
-
-    def _register(self, sequence: Running) -> None:
-        """Make full blocks known; where the content already was, hold that block instead."""
-        prefixes = self.pool.prefixes
-        if not prefixes.enabled:
-            return
-        for number in range(sequence.num_registered, sequence.num_cached // BLOCK_TOKENS):
-            begin = number * BLOCK_TOKENS
-            tokens = sequence.tokens[begin : begin + BLOCK_TOKENS]
-            own = sequence.blocks[number]
-            known, sequence.link = prefixes.register(sequence.link, tokens, own)
-            if known != own:
-                self.pool.share(known)
-                self.pool.release(own)
-                sequence.blocks[number] = known
-                self._tables.replace(sequence, number, known)
-            sequence.num_registered = number + 1
-
-    def _keep_routes(
-        self, sequence: Running, routes: NDArray[np.int16] | None, row: int, count: int
-    ) -> None:
-        """Keep the experts of the answer's tokens that were fed. routes [T, layers, K]"""
-        if routes is None or not sequence.group.request.record_routes:
-            return
-        if sequence.routes is None:
-            room = sequence.max_tokens_total - sequence.num_prompt
-            sequence.routes = np.zeros((room, *routes.shape[1:]), dtype=np.int16)
-        skipped = max(sequence.num_prompt - sequence.num_cached, 0)
-        begin = sequence.num_cached + skipped - sequence.num_prompt
-        fed = routes[row + skipped : row + count] if skipped < count else routes[:0]
-        sequence.routes[begin : begin + len(fed)] = fed
 
     def _take(self, sequence: Running, pick: Pick) -> Delta:
         """One drawn token: the sequence goes on or ends."""
@@ -420,26 +472,5 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """The present load and the totals; may be called from any thread."""
-        totals, scheduler = self._totals, self.scheduler
-        waiting = list(scheduler.waiting)
-        return EngineStats(
-            num_running=len(scheduler.running),
-            num_waiting=len(waiting),
-            total_blocks=self.pool.num_blocks,
-            free_blocks=self.pool.num_available,
-            prefix_blocks=len(self.pool.prefixes),
-            waiting_tokens=sum(sequence.num_tokens for sequence in waiting),
-            tokens_per_step=self._pace.budget(),
-            num_steps=totals.num_steps,
-            step_seconds=totals.step_seconds,
-            runner_seconds=totals.runner_seconds,
-            prompt_tokens=totals.prompt_tokens,
-            cached_tokens=totals.cached_tokens,
-            completion_tokens=totals.completion_tokens,
-            recomputed_tokens=totals.recomputed_tokens,
-            num_preemptions=totals.num_preemptions + scheduler.num_preemptions,
-            num_finished=totals.num_finished,
-            num_cancelled=totals.num_cancelled,
-            num_failed=totals.num_failed,
-            last_error=totals.last_error,
-        )
+        gain = None if self._speculation is None else self._speculation.payoff.gain
+        return self._totals.stats(self.scheduler, self._pace.budget(), gain)

@@ -42,6 +42,9 @@ def _check_sequences(scheduler: Scheduler) -> None:
         needed = blocks_for(sequence.num_tokens - 1)
         assert needed <= len(sequence.blocks) <= blocks_for(sequence.num_tokens)
         assert sequence.num_registered * BLOCK_TOKENS <= sequence.num_cached
+        if sequence.draftable:
+            kept = 0 if sequence.backlog is None else len(sequence.backlog)
+            assert sequence.num_read + kept == sequence.num_cached, "the module lost states"
     for sequence in scheduler.waiting:
         assert sequence.state is SequenceState.WAITING
         assert not sequence.blocks and sequence.slot < 0, "a waiting sequence holds blocks"

@@ -6,21 +6,25 @@ still answers.
 
 import importlib
 import importlib.util
+import json
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rorqual.checkpoint.models import user_cache
+from rorqual.checkpoint.weights import Weights
 from rorqual.config import DenseConfig, ModelConfig
 from rorqual.config.engine import EngineConfig
 from rorqual.engine.blocks import blocks_for
 from rorqual.engine.runner import Runner
 from rorqual.errors import CapacityError, CheckpointError
 from rorqual.kernels.library import native_library
+from rorqual.kernels.memory import FreeMemory, free_memory
+from rorqual.kernels.packed_cache import PackedCache
 from rorqual.kernels.runtime import Runtime
 from rorqual.kernels.runtime_layout import Precision
 from rorqual.kernels.step import BLOCK_TOKENS
@@ -68,7 +72,7 @@ def open_runner(source: Source, config: EngineConfig) -> Runner:
     precision = config.precision
     if precision == "auto":
         precision = "fp32" if library is None and config.device == "cpu" else "bf16"
-    num_blocks = plan_blocks(source, config, precision, available_bytes(config.device))
+    num_blocks = plan_blocks(source, config, precision, available(config.device))
     if library is not None:
         return Runtime(
             source.config,
@@ -77,6 +81,7 @@ def open_runner(source: Source, config: EngineConfig) -> Runner:
             num_blocks=num_blocks,
             library=library.using(num_threads=config.num_threads),
             max_batch_tokens=config.max_batch_tokens + config.max_num_seqs,
+            packed=packed_cache(source, config),
         )
     if importlib.util.find_spec("torch") is None:
         raise CapacityError(
@@ -93,16 +98,20 @@ def open_runner(source: Source, config: EngineConfig) -> Runner:
     )
 
 
-def plan_blocks(source: Source, config: EngineConfig, precision: Precision, free_bytes: int) -> int:
+def plan_blocks(
+    source: Source, config: EngineConfig, precision: Precision, free: FreeMemory
+) -> int:
     """Cache blocks for a model, from the memory that is free beside its weights."""
     sizes = [math.prod(source.shape(name)) for name in source.names()]
-    weight_bytes = int(sum(sizes) * _BYTES_PER_WEIGHT[precision])
-    needed = weight_bytes + 4 * max(sizes) + _WORKSPACE_BYTES  # one tensor in fp32 while packing
+    needed = loading_bytes(sizes, precision)
+    free_bytes = free.num_bytes
     if needed > free_bytes:
+        fitting = [one for one in _BYTES_PER_WEIGHT if loading_bytes(sizes, one) <= free_bytes]
+        fix = f"set precision to {fitting[0]}" if fitting else "choose a smaller model"
         raise CapacityError(
             f"the weights in {precision} need {format_bytes(needed)}, but "
-            f"{format_bytes(free_bytes)} of memory are free; choose a lower precision or a smaller "
-            "model, or close other programs"
+            f"{format_bytes(free_bytes)} of memory are free ({free.limit}); {fix}, or close other "
+            "programs"
         )
     left = free_bytes - needed
     cache_bytes = config.max_cache_bytes or int(left * config.cache_share)
@@ -127,6 +136,11 @@ def plan_blocks(source: Source, config: EngineConfig, precision: Precision, free
     return num_blocks
 
 
+def loading_bytes(sizes: Sequence[int], precision: Precision) -> int:
+    """Memory for tensors of these element counts: packed, with the widest in fp32 beside them."""
+    return int(sum(sizes) * _BYTES_PER_WEIGHT[precision]) + 4 * max(sizes) + _WORKSPACE_BYTES
+
+
 def block_bytes(config: ModelConfig | DenseConfig, precision: Precision) -> int:
     """Bytes of a cache block in all layers, MTP modules' included; fp32 beside fp32, else bf16."""
     if isinstance(config, ModelConfig):
@@ -139,43 +153,28 @@ def block_bytes(config: ModelConfig | DenseConfig, precision: Precision) -> int:
     return BLOCK_TOKENS * num_layers * width * element_bytes
 
 
-def available_bytes(device: str) -> int:
-    """Memory that can be taken without swapping: the machine's, or what a container leaves."""
+def available(device: str) -> FreeMemory:
+    """Memory that can be taken without swapping, and what sets the limit."""
     if device != "cpu":
         torch = importlib.import_module("torch")
-        return int(torch.cuda.mem_get_info(device)[0])
-    found = [_meminfo_available()]
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit is not None and used is not None:
-        found.append(max(limit - used + (_cgroup_inactive_file() or 0), 0))
-    return min(found)
+        return FreeMemory(int(torch.cuda.mem_get_info(device)[0]), f"the memory of {device}")
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return free_memory() or FreeMemory(physical, "the machine's physical memory")
 
 
-def _meminfo_available() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def packed_cache(source: Source, config: EngineConfig) -> PackedCache | None:
+    """Where the packed weights of a checkpoint are kept; None if they are not.
 
-
-def _cgroup(name: str) -> int | None:
-    try:
-        text = Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
-    except OSError:
+    Weights that live in memory (a trainer's) have no files to be known by, and change.
+    """
+    if config.packed_cache == "off" or not isinstance(source, Weights):
         return None
-    return int(text) if text.isdigit() else None
-
-
-def _cgroup_inactive_file() -> int | None:
-    """File pages that the container counts as used but that can be dropped."""
     try:
-        lines = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii").splitlines()
-    except OSError:
+        folder = user_cache() / "packed"
+    except RuntimeError:  # a user without a home
         return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), None)
+    identity = json.dumps(source.identity())
+    return PackedCache(folder, config.packed_cache_bytes, identity, str(source.path))
 
 
 def end_token_ids(source: Source, tokenizer: Tokenizer | None) -> tuple[int, ...]:

@@ -24,11 +24,13 @@ class Pick(NamedTuple):
 class Picker:
     """Draws one token for each of some sequences; library None: on the numpy twin."""
 
-    def __init__(self, max_num_seqs: int, vocab_size: int, library: Library | None):
+    def __init__(
+        self, max_num_seqs: int, vocab_size: int, library: Library | None, max_rows: int = 0
+    ):
         self._library = library
         # The adjusters have taken out what a structure forbids: no masks are left to apply.
         self._no_masks = np.zeros((0, (vocab_size + 31) // 32), dtype=np.uint32)
-        self._unmasked = np.full(max_num_seqs, -1, dtype=np.int32)
+        self._unmasked = np.full(max(max_rows, max_num_seqs), -1, dtype=np.int32)
         self._temperature = np.ones(max_num_seqs, dtype=np.float32)
         self._top_k = np.zeros(max_num_seqs, dtype=np.int32)
         self._top_p = np.ones(max_num_seqs, dtype=np.float32)
@@ -38,19 +40,19 @@ class Picker:
     def pick(
         self, sequences: list[Sequence], logits: NDArray[np.float32], rows: list[int] | None
     ) -> list[Pick]:
-        """One token per sequence from logits[rows] (None: row i is sequence i's)."""
+        """One token per sequence from logits[rows] (None: row i is sequence i's).
+
+        A sequence that stands there several times in a row draws so many tokens one after another;
+        it must not have an adjuster, nor a thinking budget.
+        """
         if rows is not None:
             logits = logits[rows]  # [S, V]
-        own, slots, uniform, changed, asked = logits, [], [], False, False
-        stats = False
-        for sequence in sequences:
+        own, changed, asked, stats = logits, False, False, False
+        ahead: list[int] = []
+        for row, sequence in enumerate(sequences):
             params = sequence.group.request.params
-            slot = sequence.slot
-            slots.append(slot)
-            if self._params[slot] is not params:
-                self._load(slot, params)
-            uniforms = sequence.uniforms
-            uniform.append(0.0 if uniforms is None else uniforms.next())
+            again = row > 0 and sequences[row - 1] is sequence
+            ahead.append(ahead[-1] + 1 if again else 0)
             changed |= sequence.adjuster is not None
             asked |= params.logprobs is not None
             stats |= params.policy_stats
@@ -58,20 +60,8 @@ class Picker:
         normalizers = log_normalizers(own) if asked else None
         if changed:
             logits = _adjusted(sequences, own)
-        drawn = draw_tokens(
-            self._library,
-            logits,
-            SamplingRows(
-                self._temperature[slots],
-                self._top_k[slots],
-                self._top_p[slots],
-                self._min_p[slots],
-                np.array(uniform),
-                self._no_masks,
-                self._unmasked[: len(slots)],
-            ),
-            policy_stats=stats,
-        )
+        settings = self._settings(sequences, ahead)
+        drawn = draw_tokens(self._library, logits, settings, policy_stats=stats)
         picked: list[int] = drawn.token_ids.tolist()
         for row, sequence in enumerate(sequences):
             forced = _forced(sequence)
@@ -93,6 +83,46 @@ class Picker:
                 if sequences[row].group.request.params.policy_stats:
                     policies[row] = PolicyStats(logprob, entropy)
         return [Pick(*fields) for fields in zip(picked, logprobs, policies, strict=True)]
+
+    def guess(
+        self, sequences: list[Sequence], logits: NDArray[np.float32], ahead: int
+    ) -> list[int]:
+        """Drafts from an MTP module's logits [S, V] for the token `ahead` of the next; -1: none.
+
+        Drawn as the token itself will be, with its own number: where the module's distribution is
+        the model's, so is the pick.
+        """
+        if not ahead and any(sequence.adjuster is not None for sequence in sequences):
+            logits = _adjusted(sequences, logits)
+        settings = self._settings(sequences, [ahead] * len(sequences))
+        guessed: list[int] = draw_tokens(self._library, logits, settings).token_ids.tolist()
+        if not ahead:
+            for row, sequence in enumerate(sequences):
+                forced = _forced(sequence)
+                guessed[row] = guessed[row] if forced is None else forced
+        return guessed
+
+    def _settings(self, sequences: list[Sequence], ahead: list[int]) -> SamplingRows:
+        """How each row is drawn: the token `ahead` of its sequence's next."""
+        slots: list[int] = []
+        uniform: list[float] = []
+        for sequence, number in zip(sequences, ahead, strict=True):
+            params = sequence.group.request.params
+            slot = sequence.slot
+            slots.append(slot)
+            if self._params[slot] is not params:
+                self._load(slot, params)
+            uniforms = sequence.uniforms
+            uniform.append(0.0 if uniforms is None else uniforms.at(sequence.num_written + number))
+        return SamplingRows(
+            self._temperature[slots],
+            self._top_k[slots],
+            self._top_p[slots],
+            self._min_p[slots],
+            np.array(uniform),
+            self._no_masks,
+            self._unmasked[: len(slots)],
+        )
 
     def _load(self, slot: int, params: SamplingParams) -> None:
         self._params[slot] = params

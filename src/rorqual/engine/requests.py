@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rorqual.engine.structure import Structure
 from rorqual.errors import RequestError, RorqualError
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 MAX_SAMPLES: Final = 128
 MAX_LOGPROBS: Final = 20
@@ -145,6 +145,8 @@ class Request:
     Cached prefixes are shared only between requests of equal `cache_salt`. `record_routes` keeps
     the experts that every generated token went to as it was fed. `split_reasoning`:
     whether thinking is told apart from the answer, where the tokenizer has markers for it.
+    `deadline`: a moment on the engine's clock (time.monotonic, which all processes of a machine
+    share) at which the request ends, queued or running, with what it has.
     """
 
     id: str
@@ -155,6 +157,7 @@ class Request:
     cache_salt: bytes = b""
     record_routes: bool = False
     split_reasoning: bool = True
+    deadline: float | None = None
 
 
 class Usage(NamedTuple):
@@ -188,8 +191,8 @@ class Delta:
     `text` is answer, `reasoning` thinking; either may lag behind the ids (held back characters).
     The last delta of a sequence has a finish_reason and, unless the engine itself failed, its
     usage; `stop_reason` is the stop string or token id that ended it, `error` what went wrong.
-    `prompt_logprobs` comes once, with the sequence's first delta; `routes` [tokens fed, MoE
-    layers, K] with the last.
+    `prompt_logprobs` and `cached_tokens` (of the prompt, read from the prefix cache) come once,
+    with the sequence's first delta; `routes` [tokens fed, MoE layers, K] with the last.
     """
 
     request_id: str
@@ -205,6 +208,7 @@ class Delta:
     error: RorqualError | None = None
     prompt_logprobs: "list[TokenLogprobs | None] | None" = None
     routes: NDArray[np.int16] | None = None
+    cached_tokens: int | None = None
 
 
 OnDelta = Callable[[list[Delta]], None]
@@ -226,7 +230,9 @@ class EngineStats:
     free_blocks can be had at once (blank, or cached prefixes that nobody uses). cached_tokens were
     read from the prefix cache instead of computed; runner_seconds are
     the part of step_seconds that the runner took; recomputed_tokens were fed again after a
-    pre-emption. last_error says why a step crashed, None if none has.
+    pre-emption. Speculation: drafted_tokens were fed beside the last token, accepted_tokens of them
+    were what was drawn; speculation_gain is the speed of writing with drafts over that without, as
+    last measured, None before. last_error says why a step crashed, None if none has.
     """
 
     num_running: int
@@ -248,3 +254,6 @@ class EngineStats:
     num_cancelled: int
     num_failed: int
     last_error: str | None
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    speculation_gain: float | None = None

@@ -6,7 +6,7 @@ share as it likes.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,4 +52,15 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Give back weights and cache."""
+        ...
+
+
+@runtime_checkable
+class DraftingRunner(Protocol):
+    """A runner that can run the checkpoint's MTP modules."""
+
+    def draft_step(
+        self, batch: StepBatch, previous: NDArray[np.float32], depth: int = 0
+    ) -> StepOutput:
+        """Feed states `previous` [T, H] with the tokens that follow; see kernels/runtime.py."""
         ...

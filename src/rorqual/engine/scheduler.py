@@ -24,7 +24,8 @@ _by_order = attrgetter("order")
 
 
 class Plan(NamedTuple):
-    """What a step feeds: `decoding` sequences one token each, then `reading` ones a piece each."""
+    """What a step feeds: `decoding` sequences one token each, with their drafts behind it, then
+    `reading` ones a piece each."""
 
     decoding: list[Sequence]
     reading: list[tuple[Sequence, int]]
@@ -58,6 +59,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.free_slots = list(range(max_num_seqs - 1, -1, -1))
         self.num_preemptions = 0
+        self.drafting = False  # whether sequences that start now are read by the MTP module too
         # (sequence, available blocks, running ones) of the last admission that failed.
         self._refused: tuple[Sequence | None, int, int] = (None, 0, 0)
 
@@ -73,7 +75,7 @@ class Scheduler:
         """
         decoding: list[Sequence] = []
         room = _Room(budget_tokens, scored_tokens)
-        room.tokens -= sum(1 for s in self.running if s.num_tokens - s.num_cached == 1)
+        room.tokens -= self.num_decoding_rows()
         position = 0
         while position < len(self.running):
             sequence = self.running[position]
@@ -89,7 +91,22 @@ class Scheduler:
             if admitted is None:
                 break
             room.take(admitted)
+        for sequence in decoding:
+            if sequence.drafts:
+                self._make_room_for_drafts(sequence)
         return Plan(decoding, room.reading)
+
+    def num_decoding_rows(self) -> int:
+        """Rows that the decoding sequences feed in the next step, drafts included."""
+        return sum(1 + len(s.drafts) for s in self.running if s.num_tokens - s.num_cached == 1)
+
+    def _make_room_for_drafts(self, sequence: Sequence) -> None:
+        """Blocks for drafts, of those that nobody needs for more; else fewer drafts."""
+        missing = blocks_for(sequence.num_tokens + len(sequence.drafts)) - len(sequence.blocks)
+        if missing > self.pool.num_available:
+            del sequence.drafts[len(sequence.blocks) * BLOCK_TOKENS - sequence.num_tokens :]
+        elif missing > 0:
+            sequence.blocks += [self.pool.allocate() for _ in range(missing)]
 
     def _grow(self, sequence: Sequence) -> bool:
         """One more block; False if the sequence itself had to give way."""
@@ -166,9 +183,27 @@ class Scheduler:
         sequence.num_registered = len(prefix.blocks)
         sequence.num_cached = len(prefix.blocks) * BLOCK_TOKENS
         sequence.link = prefix.link
+        sequence.num_read = sequence.num_cached
+        known = self.pool.read_by_module
+        sequence.draftable = self._may_draft(sequence) and all(known[b] for b in prefix.blocks)
         if sequence.cached_prompt_tokens is None:
             sequence.cached_prompt_tokens = sequence.num_cached
         self.run(sequence)
+
+    def _may_draft(self, sequence: Sequence) -> bool:
+        # Routes are kept by the row; sequences of rollouts, which want them, do not speculate.
+        return self.drafting and not sequence.group.request.record_routes
+
+    def stop_drafting(self, sequence: Sequence) -> None:
+        """The MTP module does not follow a sequence any further.
+
+        What it has not read of registered blocks must not be taken for read.
+        """
+        if sequence.backlog is not None:
+            first = sequence.num_read // BLOCK_TOKENS
+            for block in sequence.blocks[first : sequence.num_registered]:
+                self.pool.read_by_module[block] = False
+        sequence.draftable, sequence.backlog = False, None
 
     def run(self, sequence: Sequence) -> None:
         """Give a slot to a sequence that holds the blocks of its tokens."""
@@ -195,6 +230,7 @@ class Scheduler:
         sibling.blocks = [*shared, last] if partial else list(shared)
         sibling.num_cached = source.num_cached
         sibling.num_registered, sibling.link = source.num_registered, source.link
+        sibling.draftable, sibling.num_read = source.draftable, source.num_read
         self.run(sibling)
         return source.blocks[-1], last
 
@@ -208,6 +244,8 @@ class Scheduler:
     def stop(self, sequence: Sequence) -> None:
         """Take a sequence out of the running ones and release what it holds."""
         del self.running[bisect_left(self.running, sequence.order, key=_by_order)]
+        self.stop_drafting(sequence)
+        sequence.drafts.clear()
         self.pool.release_all(sequence.blocks)
         self.free_slots.append(sequence.slot)
         sequence.slot = -1

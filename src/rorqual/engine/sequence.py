@@ -26,12 +26,19 @@ class Uniforms:
     def __init__(self, seed: int, index: int):
         self._generator = np.random.Generator(np.random.Philox(key=seed + (index << 64)))
         self._ready: list[float] = []
+        self._begin = 0  # the token that the first of them belongs to
 
-    def next(self) -> float:
-        """The next token's number."""
-        if not self._ready:
-            self._ready = self._generator.random(_UNIFORMS_AT_A_TIME).tolist()[::-1]
-        return self._ready.pop()
+    def at(self, number: int) -> float:
+        """The number of the answer's token `number`; may look ahead, but hardly back."""
+        place = number - self._begin
+        while place >= len(self._ready):
+            outdated = len(self._ready) - _UNIFORMS_AT_A_TIME
+            if outdated > 0:
+                del self._ready[:outdated]
+                self._begin += outdated
+                place -= outdated
+            self._ready += self._generator.random(_UNIFORMS_AT_A_TIME).tolist()
+        return self._ready[place]
 
 
 class Sequence:
@@ -41,12 +48,19 @@ class Sequence:
     the order of `blocks`, of which num_registered are known to the prefix cache. `slot` is its row
     in the step's tables while it runs, `tabled` how many of its blocks are written there.
     max_tokens_total: where it ends at the latest.
+
+    Speculation: `drafts` are guesses at the tokens that follow, fed behind the last one. The MTP
+    module has read the first num_read cached tokens of a `draftable` sequence; `backlog` [rows, H]
+    holds the main model's states of those that it has not read, up to the step before.
     """
 
     __slots__ = (
         "adjuster",
+        "backlog",
         "blocks",
         "cached_prompt_tokens",
+        "draftable",
+        "drafts",
         "group",
         "index",
         "last_token",
@@ -55,6 +69,7 @@ class Sequence:
         "num_cached",
         "num_preemptions",
         "num_prompt",
+        "num_read",
         "num_registered",
         "num_tokens",
         "order",
@@ -83,6 +98,9 @@ class Sequence:
         self.blocks: list[int] = []
         self.link: Link = group.request.cache_salt
         self.num_cached = self.num_registered = 0
+        self.drafts: list[int] = []
+        self.draftable, self.num_read = False, 0
+        self.backlog: NDArray[np.float32] | None = None
         self.cached_prompt_tokens: int | None = None
         self.num_preemptions = 0
         self.uniforms: Uniforms | None = None
@@ -105,6 +123,12 @@ class Sequence:
     def worst_blocks(self) -> int:
         """Blocks at its longest; the last token of an answer is never fed."""
         return blocks_for(max(self.max_tokens_total - 1, self.num_prompt))
+
+    @property
+    def draws_depend(self) -> bool:
+        """Whether a drawn token changes how the next one is drawn."""
+        budget = self.group.request.params.thinking_budget
+        return self.adjuster is not None or budget is not None
 
     def append(self, token_id: int) -> None:
         """One more token of the answer."""

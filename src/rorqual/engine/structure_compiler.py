@@ -60,6 +60,7 @@ class StructureState:
         self._matcher = matcher
         self._bits: NDArray[np.uint32] = np.zeros(layout.num_words, dtype=np.uint32)  # [ceil(V/32)]
         self._written = self._bits[: layout.num_tokenizer_words]
+        self._is_fresh = False  # whether the bits are those of the present state
         self.active = active
 
     def activate(self) -> None:
@@ -70,12 +71,15 @@ class StructureState:
         """Bit i % 32 of word i // 32: may token i come next? None: any; overwritten by the next."""
         if not self.active:
             return None
-        self._matcher.unsafe_compute_mask_ptr(self._written.ctypes.data, self._written.nbytes)
+        if not self._is_fresh:
+            self._matcher.unsafe_compute_mask_ptr(self._written.ctypes.data, self._written.nbytes)
+            self._is_fresh = True
         return self._bits
 
     def advance(self, token_id: int) -> None:
         """Follow a token that was taken."""
         if self.active:
+            self._is_fresh = False
             self._matcher.consume_token(token_id)
 
     def num_allowed(self, token_ids: Sequence[int]) -> int:
@@ -85,6 +89,7 @@ class StructureState:
     def rollback(self, num_tokens: int) -> None:
         """Take back the last tokens that it followed (a draft that was rejected)."""
         if self.active and num_tokens:
+            self._is_fresh = False
             self._matcher.rollback(num_tokens)
 
     @property

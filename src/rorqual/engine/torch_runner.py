@@ -119,8 +119,7 @@ class TorchRunner:
         for layer_idx, layer in enumerate(self._weights.layers):
             x = self._layer(x, layer, self._cache[layer_idx], feeding, replay, routes)
         rows = torch.from_numpy(batch.output_rows.astype(np.int64)).to(self._device)  # [L]
-        x = x[rows]  # [L, H]
-        normed = rms_norm(x, self._weights.norm, self._config.rms_norm_eps)
+        normed = rms_norm(x[rows], self._weights.norm, self._config.rms_norm_eps)  # [L, H]
         logits = F.linear(normed, self._weights.head).float()  # [L, V] fp32
         recorded = None
         if record_routes and routes:

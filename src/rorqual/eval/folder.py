@@ -21,7 +21,7 @@ from rorqual.eval.run import Evaluation
 from rorqual.eval.summary import summarize
 
 CONFIG, ITEMS, SUMMARY = "config.json", "items.jsonl", "summary.json"
-_MODEL = "model_sha256"  # of `about`: which model it was
+ABOUT_MODEL = "model_sha256"  # of `about`: which model it was
 
 
 class EvalFolder:
@@ -82,6 +82,11 @@ class EvalFolder:
         raw.pop(ABOUT, None)
         return config_from(EvalRunConfig, raw, str(self.path / CONFIG))
 
+    def about(self) -> dict[str, Any]:
+        """Of which model, by which version."""
+        found = self._read_json(CONFIG).get(ABOUT, {})
+        return found if isinstance(found, dict) else {}
+
     def read_summary(self) -> dict[str, Any]:
         """summary.json as written."""
         return self._read_json(SUMMARY)
@@ -95,7 +100,7 @@ class EvalFolder:
 
     def rescored_summary(self, items: Sequence[Item]) -> dict[str, Any]:
         """The summary these items give, to be compared with summary.json."""
-        return self._summary(items, finished=self.read_summary()["finished"])
+        return self._summary(items, finished=self.read_summary().get("finished", False))
 
     def _check_same(self, config: EvalRunConfig, about: Mapping[str, Any]) -> None:
         recorded = self.config()
@@ -111,7 +116,7 @@ class EvalFolder:
                     f"{self.path} holds an evaluation with {key}={before}, got {key}={asked}; "
                     "choose another --out or the same settings"
                 )
-        if self._read_json(CONFIG).get(ABOUT, {}).get(_MODEL) != about[_MODEL]:
+        if self.about().get(ABOUT_MODEL) != about[ABOUT_MODEL]:
             raise ConfigError(
                 f"{self.path} holds an evaluation of another model; choose another --out"
             )
@@ -129,8 +134,11 @@ class EvalFolder:
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("not a JSON object")
+            return found
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}: cannot be read ({error}); name the folder of a finished `rorqual eval`"
             ) from error

@@ -7,6 +7,7 @@ so neither the rows beside it, nor chunking, nor threads, nor block placement ch
 import weakref
 from collections.abc import Callable
 from ctypes import POINTER, Structure, byref, c_int, c_int64, c_void_p
+from threading import Thread
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from rorqual.config import DenseConfig, ModelConfig
 from rorqual.errors import CapacityError, CheckpointError, ConfigError, RequestError
 from rorqual.kernels.library import Library
+from rorqual.kernels.memory import available_bytes
+from rorqual.kernels.packed_cache import PackedCache, PackedEntry
+from rorqual.kernels.packed_file import PackedFile, Piece
 from rorqual.kernels.runtime_layout import (
     FORMATS,
     ModelShape,
@@ -60,7 +64,8 @@ class Runtime:
     """One model and its paged cache in native memory.
 
     `read(name)` gives a published tensor as float32 and is called once per tensor. The cache holds
-    `num_blocks` blocks of BLOCK_TOKENS tokens; a step feeds at most `max_batch_tokens`.
+    `num_blocks` blocks of BLOCK_TOKENS tokens; a step feeds at most `max_batch_tokens`. packed:
+    where packed weights are kept between starts; then `read` is called only if they are not there.
     """
 
     def __init__(
@@ -72,11 +77,12 @@ class Runtime:
         num_blocks: int,
         library: Library,
         max_batch_tokens: int = 2048,
+        packed: PackedCache | None = None,
     ):
         _check_options(config, precision, num_blocks, max_batch_tokens)
         self.config, self.precision, self.num_blocks = config, precision, num_blocks
         self.max_batch_tokens = max_batch_tokens
-        self._library = library
+        self._library, self._read = library, read
         self._num_moe_layers = num_moe_layers(config)
         self._tensors = tuple(published_tensors(config))
         shape = model_shape(config, precision, num_blocks, max_batch_tokens)
@@ -85,8 +91,11 @@ class Runtime:
         self.weight_bytes, cache_bytes, scratch_bytes = (int(size) for size in sizes)
         self.cache_bytes_per_block = cache_bytes // num_blocks
         _check_memory(self.weight_bytes, cache_bytes, scratch_bytes)
-        cosines, sines = rotation_tables(config)
-        self._rotations = (cosines, sines)  # the native side keeps their addresses
+        entry = None if packed is None else packed.entry(config, precision, library)
+        self._kept = None if entry is None else entry.open(self._packed_sizes(shape))
+        # The native side keeps the addresses of both.
+        self._rotations = _rotations(config, self._kept)
+        cosines, sines = self._rotations
         handle = c_void_p()
         library.call(
             "rq_runtime_create", _CREATE, byref(shape), cosines.ctypes.data, sines.ctypes.data,
@@ -96,14 +105,30 @@ class Runtime:
         self._release = weakref.finalize(
             self, library.call, "rq_runtime_destroy", (c_void_p,), handle
         )
+        self._keeping: Thread | None = None
         try:
-            self.update(read)
+            if self._kept is None or entry is None:
+                self.update(read)
+            else:
+                self._place_weights(self._kept.piece(0).ctypes.data)
+                entry.check_beside(self._kept)
+            if self._kept is None and entry is not None:
+                # The thread holds `self` and so the arena; a process ends after it.
+                self._keeping = Thread(target=self._keep, args=(entry, shape))
+                self._keeping.start()
         except BaseException:
             self.close()
             raise
 
     def update(self, read: ReadTensor) -> None:
-        """Take new weights in place; what the cache holds is invalid afterwards."""
+        """Take new weights in place; what the cache holds is invalid afterwards.
+
+        Weights that are mapped from a file give way to memory of our own first.
+        """
+        self.wait_until_kept()
+        mapped, self._kept = self._kept, None
+        if mapped is not None:
+            self._place_weights(None)
         for tensor in self._tensors:
             data = np.ascontiguousarray(read(tensor.name), np.float32)
             if data.shape != tensor.shape:
@@ -115,6 +140,32 @@ class Runtime:
                 "rq_runtime_pack", _PACK, self._open(), tensor.slot, tensor.layer, tensor.expert,
                 data.ctypes.data,
             )  # fmt: skip
+
+    def _place_weights(self, address: int | None) -> None:
+        types = (c_void_p, c_void_p)
+        self._library.call("rq_runtime_place_weights", types, self._open(), address)
+
+    def _packed_sizes(self, shape: ModelShape) -> tuple[int, int, int]:
+        """Bytes of what is kept between starts: the arena and the rotation tables."""
+        table_bytes = shape.max_positions * (shape.rope // 2) * 4
+        return self.weight_bytes, table_bytes, table_bytes
+
+    def _keep(self, entry: PackedEntry, shape: ModelShape) -> None:
+        entry.keep(self._packed_pieces(shape))
+
+    def wait_until_kept(self) -> None:
+        """Until the packed weights have been written for the next start, or never will be."""
+        if self._keeping is not None:
+            self._keeping.join()
+            self._keeping = None
+
+    def _packed_pieces(self, shape: ModelShape) -> list[Piece]:
+        arena = c_void_p()
+        types = (c_void_p, POINTER(c_void_p))
+        self._library.call("rq_runtime_weights", types, self._open(), byref(arena))
+        assert arena.value is not None
+        addresses = (arena.value, *(table.ctypes.data for table in self._rotations))
+        return [Piece(*one) for one in zip(addresses, self._packed_sizes(shape), strict=True)]
 
     def step(
         self,
@@ -166,7 +217,7 @@ class Runtime:
         num_tokens, num_outputs = len(batch.token_ids), len(batch.output_rows)
         width = self.config.hidden_size
         logits = np.empty((num_outputs, self.config.vocab_size), np.float32)
-        hidden = np.empty((num_outputs, width), np.float32) if want_hidden else None
+        hidden = np.empty((num_tokens, width), np.float32) if want_hidden else None
         routes = np.empty(self._routes_shape(num_tokens), np.int16) if record_routes else None
         arguments = _StepArguments(
             num_tokens, len(batch.num_cached), batch.block_tables.shape[1], num_outputs,
@@ -195,12 +246,20 @@ class Runtime:
 
     def close(self) -> None:
         """Give back weights and cache; the runtime cannot be used afterwards."""
+        self.wait_until_kept()
         self._handle = None
         self._release()
 
     def _open(self) -> c_void_p:
         if self._handle is None:
             raise ConfigError("this runtime is closed; make a new one")
+        kept = self._kept
+        if kept is not None and kept.failure is not None:
+            self.update(self._read)
+            raise CheckpointError(
+                f"{kept.path}: the packed weights were damaged ({kept.failure}), have been removed "
+                "and are packed anew; what they computed is void, ask again"
+            )
         return self._handle
 
     def _routes_shape(self, num_tokens: int) -> tuple[int, int, int]:
@@ -247,6 +306,19 @@ class Runtime:
         raise RequestError(f"{field}: entry {where} {wrong}; rebuild the batch", param=field)
 
 
+def _rotations(
+    config: ModelConfig | DenseConfig, kept: PackedFile | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosines and sines, from the file if there is one. 2 x [P, R/2]"""
+    if kept is None:
+        return rotation_tables(config)
+    shape = (config.max_position_embeddings, -1)
+    return (
+        kept.piece(1).view(np.float32).reshape(shape),
+        kept.piece(2).view(np.float32).reshape(shape),
+    )
+
+
 def _address(array: NDArray[Any] | None) -> int | None:
     return None if array is None else array.ctypes.data
 
@@ -284,15 +356,3 @@ def _check_memory(weights: int, cache: int, scratch: int) -> None:
             f"{format_bytes(cache)}, buffers {format_bytes(scratch)}), {format_bytes(available)} "
             f"is available; take a lower precision or fewer {blocks}"
         )
-
-
-def available_bytes() -> int | None:
-    """Memory that this machine can still give without swapping; None where it does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None

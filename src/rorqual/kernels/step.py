@@ -35,7 +35,7 @@ class StepBatch:
 class StepOutput:
     """What a step computed.
 
-    logits [L, V]; hidden [L, H] the residual stream before the final norm (the MTP module's
+    logits [L, V]; hidden [T, H] the residual stream before the final norm (the MTP module's
     input), if asked for; routes [T, MoE layers, K] the experts of each token, if asked for.
     """
 

@@ -3,6 +3,7 @@
 import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rorqual.platform.errors import LimitState
 
@@ -60,6 +61,7 @@ class TokenBuckets:
         return min(self._burst, bucket.level + elapsed * self._rate)
 
 
+@lru_cache(maxsize=4096)  # asked several times a request
 def address_group(address: str) -> str:
     """The name an address is counted under: itself, or its /64 if IPv6, which one customer holds.
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from rorqual.errors import RequestError
+from rorqual.platform.conversation_search import Found, search_conversations
 from rorqual.platform.database import Database
 from rorqual.platform.errors import NotFound, RequestClosed
 from rorqual.platform.ledger_operations import log_counts
@@ -41,7 +42,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn; turns form a tree, so that an edited or repeated turn is a branch."""
+    """One turn; turns form a tree, so that an edited or repeated turn is a branch.
+
+    run_reason: what the end of its run said, None while it is being written.
+    """
 
     id: str
     parent_id: str | None
@@ -50,6 +54,7 @@ class Message:
     created_seconds: float
     run_id: str | None
     run_state: RunState | None
+    run_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +112,24 @@ class Conversations:
         rows = self._database.read(lambda connection: connection.execute(query).all())
         return [_conversation_of(row) for row in rows]
 
+    def search(
+        self, user_id: str, *, query: str, cursor: str | None, limit: int
+    ) -> tuple[list[Found], str | None]:
+        """Those that contain the words (all if there are none), newest first, and the next page's
+        cursor."""
+        return search_conversations(
+            self._database, user_id, query=query, cursor=cursor, limit=limit
+        )
+
     def get(self, user_id: str, conversation_id: str) -> tuple[Conversation, list[Message]]:
         """A conversation and all its messages, oldest first."""
         query = (
-            select(messages, runs.c.id.label("run_id"), runs.c.state.label("run_state"))
+            select(
+                messages,
+                runs.c.id.label("run_id"),
+                runs.c.state.label("run_state"),
+                runs.c.reason.label("run_reason"),
+            )
             .outerjoin(runs, runs.c.message_id == messages.c.id)
             .where(messages.c.conversation_id == conversation_id)
             .order_by(messages.c.number)
@@ -224,7 +243,10 @@ class Conversations:
         return run
 
     def finish(self, run_id: str, state: RunState = "finished", *, reason: str = "") -> None:
-        """Ends a run with a last `end` event; its text becomes the message. Again does nothing."""
+        """Ends a run with a last `end` event; its text becomes the message. Again does nothing.
+
+        The reason stays with the message when the events are forgotten.
+        """
         self._end(run_id, state, reason)
 
     def interrupt(self, run_id: str) -> None:
@@ -302,7 +324,8 @@ class Conversations:
             content = json.dumps(_text_of(connection, run_id), ensure_ascii=False)
             message = update(messages).where(messages.c.id == row.message_id)
             connection.execute(message.values(content=content))
-            connection.execute(update(runs).where(runs.c.id == run_id).values(state=state))
+            ended = update(runs).where(runs.c.id == run_id)
+            connection.execute(ended.values(state=state, reason=reason))
 
         self._database.write(end)
         self._wake()
@@ -418,6 +441,7 @@ def _message_of(row: Row[Any]) -> Message:
         created_seconds=row.created_ms / 1000,
         run_id=row.run_id,
         run_state=row.run_state,
+        run_reason=row.run_reason,
     )
 
 

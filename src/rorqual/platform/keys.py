@@ -5,11 +5,12 @@ alive. A key is hashed before it reaches a query.
 """
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 
 from rorqual.errors import RequestError
 from rorqual.platform.accounts import User, account_locked, user_of
@@ -18,6 +19,14 @@ from rorqual.platform.errors import NotAllowed, NotAuthenticated, NotFound
 from rorqual.platform.secret_text import hash_secret, looks_like_key, new_id, new_key
 from rorqual.platform.tables import api_keys, users
 
+_USED = (
+    update(api_keys)
+    .where(
+        api_keys.c.id == bindparam("of_key"),
+        or_(api_keys.c.last_used_ms.is_(None), api_keys.c.last_used_ms < bindparam("moment")),
+    )
+    .values(last_used_ms=bindparam("moment"))
+)
 _KEY_COLUMNS = [column.label(f"key_{column.name}") for column in api_keys.c]
 
 
@@ -35,6 +44,7 @@ class ApiKey:
     created_seconds: float
     expires_seconds: float | None
     revoked_seconds: float | None
+    last_used_seconds: float | None
 
     def require_model(self, model: str) -> None:
         """Raises NotAllowed if the key is limited to other models."""
@@ -68,6 +78,8 @@ class ApiKeys:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
+        self._lock = threading.Lock()
+        self._used_ms: dict[str, int] = {}
 
     def create(
         self,
@@ -128,7 +140,21 @@ class ApiKeys:
             )
         if row.locked_ms is not None:
             raise account_locked()
+        with self._lock:
+            self._used_ms[row.key_id] = now_ms
         return Caller(user_of(row), _key_of(row))
+
+    def note_uses(self) -> None:
+        """Writes down when keys were used since the last call, all in one transaction.
+
+        The server calls it every few seconds: a request costs no write, and a crash loses at most
+        the last of these times.
+        """
+        with self._lock:
+            used_ms, self._used_ms = self._used_ms, {}
+        if used_ms:
+            rows = [{"of_key": key_id, "moment": ms} for key_id, ms in sorted(used_ms.items())]
+            self._database.write(lambda connection: connection.execute(_USED, rows).rowcount)
 
     def of_user(self, user_id: str) -> list[ApiKey]:
         """A user's keys, newest first, revoked ones included."""
@@ -179,4 +205,5 @@ def _key_of(row: Row[Any]) -> ApiKey:
         created_seconds=row.key_created_ms / 1000,
         expires_seconds=seconds(row.key_expires_ms),
         revoked_seconds=seconds(row.key_revoked_ms),
+        last_used_seconds=seconds(row.key_last_used_ms),
     )

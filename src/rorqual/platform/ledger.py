@@ -37,7 +37,7 @@ from rorqual.platform.prices import TokenCounts
 from rorqual.platform.tables import generations, ledger, users
 
 _MAX_ID_CHARACTERS: Final = 64
-Outcome = Literal["finished", "cancelled", "failed", "interrupted"]
+Outcome = Literal["finished", "expired", "cancelled", "failed", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,11 @@ class Platform:
         self._stop.set()
         if self._keeper is not None:
             self._keeper.join()
-        self.sweeper.retire()
-        self.database.close()
+        try:
+            self.keys.note_uses()
+            self.sweeper.retire()
+        finally:
+            self.database.close()
 
     def _keep(self) -> None:
         next_beat = self._monotonic()
@@ -154,6 +157,7 @@ class Platform:
             try:
                 self.sweeper.beat()
                 self.sweeper.sweep()
+                self.keys.note_uses()
                 self.admission.hold_level(self._held_level())
                 self.last_failure = None
             except RorqualError as error:  # kept for /ready; the next beat tries again

@@ -88,6 +88,7 @@ api_keys = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger),
     Column("revoked_ms", BigInteger),
+    Column("last_used_ms", BigInteger),
     CheckConstraint("spent_nano >= 0", name="spent"),
 )
 
@@ -198,6 +199,7 @@ runs = Table(
     Column("last_sequence", BigInteger, nullable=False, server_default=text("0")),
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
+    Column("reason", Text),
     Index(
         "ix_runs_running",
         "instance_id",

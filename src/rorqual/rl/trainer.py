@@ -25,6 +25,7 @@ from rorqual.engine.rollouts import EngineSampler
 from rorqual.errors import ConfigError
 from rorqual.interrupt import StopRequest
 from rorqual.model import Transformer
+from rorqual.release import sign_here
 from rorqual.rl.curriculum import Curriculum
 from rorqual.rl.doctor import Finding, diagnose
 from rorqual.rl.figures import rollout_figures
@@ -267,6 +268,7 @@ class RLTrainer:
         with atomic_directory(path) as directory:
             write_model(directory, self.model.config, self.model.state_dict(), self.tokenizer)
             save_training_state(directory, tensors, asdict(self.state))
+            sign_here(directory, path.name)
 
 
 def _copy_of(model: Transformer) -> Transformer:

@@ -7,12 +7,13 @@ away the generation is cancelled, and what was generated is billed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
 
 from rorqual.errors import RorqualError
+from rorqual.platform import DeadlineExceeded
 from rorqual.server.errors import error_body, status_of
 from rorqual.server.generation import Generation
 from rorqual.server.replies import limit_headers, raw_headers
@@ -44,9 +45,11 @@ class Answering:
         self._stream = stream
         self._headers = headers
         self._begun = False
+        self._is_gone: Callable[[], bool] = lambda: False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._generation:
+            self._is_gone = scope.get("rorqual.is_gone", self._is_gone)
             gone = asyncio.create_task(_wait_gone(receive))
             work = asyncio.create_task(self._answer(scope, send))
             try:
@@ -69,6 +72,8 @@ class Answering:
                 await self._answer_stream(send)
             else:
                 await self._answer_whole(send)
+            if self._generation.was_cut_off:
+                scope["rorqual.failed"] = DeadlineExceeded.code
         except _ReaderGone:
             return
         except RorqualError as error:
@@ -98,6 +103,7 @@ class Answering:
 
     async def _answer_whole(self, send: Send) -> None:
         generation = self._generation
+        generation.is_whole = True
         while not await generation.wait_started(self._services.config.http.keep_alive_seconds):
             if self._writer.dialect == "deepseek":
                 await self._send(send, b"\n")  # as the original does; JSON may begin with space
@@ -143,11 +149,14 @@ class Answering:
         await self._bounded(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _bounded(self, send: Send, message: Message) -> None:
-        """A reader that takes nothing for too long is given up."""
-        try:
-            await asyncio.wait_for(send(message), self._services.config.http.write_seconds)
-        except TimeoutError:
-            raise _ReaderGone from None
+        """Waits for a slow reader; one that takes nothing is cut off by its connection.
+
+        What is sent to a connection that has closed vanishes without a word, and the word that it
+        has closed may come some batches later: they would be billed and never arrive.
+        """
+        if self._is_gone():
+            raise _ReaderGone
+        await send(message)
 
 
 async def _wait_gone(receive: Receive) -> None:

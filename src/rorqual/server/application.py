@@ -20,6 +20,8 @@ from rorqual.server.app.tutor_api import TutorApi
 from rorqual.server.endpoints import Endpoint, openapi_document
 from rorqual.server.guard import Guard
 from rorqual.server.health import Health
+from rorqual.server.pairing import Pairing
+from rorqual.server.release_api import ReleaseApi
 from rorqual.server.replies import json_reply
 from rorqual.server.services import Services
 from rorqual.server.wire_api import WireApi
@@ -27,7 +29,7 @@ from rorqual.server.wire_api import WireApi
 _LAG_SECONDS = 0.5
 
 
-def create_app(services: Services) -> ASGIApp:
+def create_app(services: Services, pairing: Pairing | None = None) -> ASGIApp:
     """The server as an ASGI application. Its lifespan starts and stops engines and platform."""
     keeper = RunKeeper(services)
     endpoints = public_endpoints(services, keeper)
@@ -37,7 +39,8 @@ def create_app(services: Services) -> ASGIApp:
 
     described = Endpoint("GET", "/openapi.json", openapi, "This document.", needs_key=False)
     pages = Pages(services).endpoints()  # the last of them takes every path that is left
-    routes = [point.route() for point in [*endpoints, described, *pages]]
+    paired = [] if pairing is None else [pairing.endpoint()]
+    routes = [point.route() for point in [*endpoints, described, *paired, *pages]]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -66,6 +69,7 @@ def public_endpoints(services: Services, keeper: RunKeeper) -> list[Endpoint]:
         *TutorApi(services).endpoints(),
         *LabApi(services).endpoints(),
         *Health(services).endpoints(),
+        *ReleaseApi(services).endpoints(),
     ]
 
 

@@ -6,6 +6,10 @@
 In local mode nothing is billed and the ledger is left out; admission stays. Whoever opens a
 `Generation` closes it, which cancels what still runs, settles what was delivered and frees the
 place, whatever happened.
+
+A request has one deadline, from its arrival to its last token. In the queue, or before the first
+token, it ends with DeadlineExceeded and costs nothing; later its answer ends as too long ones do,
+and the books call it `expired`.
 """
 
 import asyncio
@@ -19,18 +23,28 @@ from types import TracebackType
 from typing import Final, Literal
 
 from rorqual.engine import Usage
-from rorqual.errors import CapacityError, EngineError, RorqualError
-from rorqual.platform import Job, Place, QueueFull, Refused, Settlement, Ticket, TokenCounts
+from rorqual.errors import CapacityError, RorqualError
+from rorqual.platform import (
+    DeadlineExceeded,
+    Job,
+    Place,
+    QueueFull,
+    Refused,
+    Settlement,
+    Ticket,
+    TokenCounts,
+)
 from rorqual.server.backends import Backend, BackendState, Chunk, GenerationRequest, Prepared
 from rorqual.server.backends.base import num_characters
 from rorqual.server.services import Asker, Services
+from rorqual.server.tally import Tally
 
 _MAX_PENDING_CHUNKS: Final = 4096  # of a reader that takes nothing; then the request is cut off
 _MARGIN_SECONDS: Final = 60.0
 _LOADING_SECONDS: Final = 120.0  # that a local request waits for its model
 _LOOK_SECONDS: Final = 0.05
 _CANCEL_SECONDS: Final = 5.0  # for a backend to say what a cancelled request has used
-Outcome = Literal["finished", "cancelled", "failed"]
+Outcome = Literal["finished", "expired", "cancelled", "failed"]
 Commit = Callable[[list[Chunk], TokenCounts | None], Awaitable[None]]
 """Writes chunks down together with the counts (None where nothing is billed)."""
 
@@ -41,7 +55,9 @@ class Generation:
     Choices are numbered over all prompts: choice i of prompt p is p * n + i.
     """
 
-    def __init__(self, services: Services, asker: Asker, prepared: Sequence[Prepared]) -> None:
+    def __init__(
+        self, services: Services, asker: Asker, prepared: Sequence[Prepared], opened_seconds: float
+    ) -> None:
         self._services = services
         self._asker = asker
         self._prepared = list(prepared)
@@ -50,28 +66,29 @@ class Generation:
         self.model = first.model
         self._n = first.sampling.get("n", 1)
         self._backend: Backend = services.models.get(self.model)
-        self.prompt_tokens = sum(one.prompt_tokens for one in prepared)
-        self._max_output_tokens = sum(one.max_output_tokens for one in prepared)
+        self._tally = Tally(prepared, self._n)
+        self.prompt_tokens = self._tally.prompt_tokens
         self._ticket: Ticket | None = None
         self._is_reserved = False
         self._submitted = False
         self._arrived = asyncio.Event()
         self._pending: list[Chunk] = []
         self._pending_tokens = 0
+        self._wake_tokens = 0  # the reader is not woken for fewer
+        self._generated_tokens = 0
         self._open = {p * self._n + i for p in range(len(prepared)) for i in range(self._n)}
-        self._usages: dict[int, Usage] = {}
-        self._tokens: dict[int, int] = dict.fromkeys(self._open, 0)
-        self._counts = TokenCounts()
         self._logged = TokenCounts()
         self._settled = False
         self._outcome: Outcome = "cancelled"
-        self._timed_out = False
-        self._deadline = math.inf
-        self.opened_seconds = time.monotonic()
+        self._is_late = False
+        self.was_cut_off = False
+        self.opened_seconds = opened_seconds
+        self._deadline = _deadline(services, asker, opened_seconds)
         self.started_seconds: float | None = None
         self.first_token_seconds: float | None = None
         self.settlement: Settlement | None = None
         self.commit: Commit | None = None
+        self.is_whole = False
 
     # Opening
 
@@ -80,6 +97,7 @@ class Generation:
         cls, services: Services, asker: Asker, requests: Sequence[GenerationRequest]
     ) -> "Generation":
         """A generation in the queue, its worst cost reserved; a RorqualError says why not."""
+        opened_seconds = time.monotonic()
         if services.draining:
             raise Refused("the server is shutting down; ask another or later", 5.0)
         model = requests[0].model
@@ -93,9 +111,10 @@ class Generation:
             state = await state_once_loaded(backend, _LOADING_SECONDS)
         if state != "ready":
             raise Refused(f"model {served} is {state}; try again shortly", 5.0)
-        named = [_scaled(services, replace(request, model=served)) for request in requests]
-        prepared = [await backend.prepare(request) for request in named]
-        generation = cls(services, asker, prepared)
+        deadline = _deadline(services, asker, opened_seconds)
+        named = [replace(request, model=served, deadline=deadline) for request in requests]
+        prepared = [await backend.prepare(_scaled(services, request)) for request in named]
+        generation = cls(services, asker, prepared, opened_seconds)
         try:
             await generation._enter()
         except BaseException:
@@ -105,26 +124,28 @@ class Generation:
 
     async def _enter(self) -> None:
         services = self._services
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise _too_late()
         job = Job(
             account_id=self._asker.user.id,
             address=self._asker.address,
             prompt_tokens=self.prompt_tokens,
-            max_output_tokens=self._max_output_tokens,
+            max_output_tokens=self._tally.max_output_tokens,
+            max_wait_seconds=left,
         )
         self._ticket = services.platform.admission.enter(job)
         if services.is_local:
             return
-        wait_seconds = services.config.admission.max_wait_seconds
-        lifetime = services.config.generation.deadline_seconds + wait_seconds + _MARGIN_SECONDS
         await asyncio.wrap_future(
             services.platform.ledger.submit_reserve(
                 self.request_id,
                 self._asker.user.id,
                 self.model,
                 prompt_tokens=self.prompt_tokens,
-                max_output_tokens=self._max_output_tokens,
+                max_output_tokens=self._tally.max_output_tokens,
                 key_id=self._asker.key_id,
-                expires_in_seconds=lifetime,
+                expires_in_seconds=left + _MARGIN_SECONDS,
             )
         )
         self._is_reserved = True
@@ -158,7 +179,6 @@ class Generation:
     def _submit(self) -> None:
         self._submitted = True
         self.started_seconds = time.monotonic()
-        self._deadline = self.started_seconds + self._services.config.generation.deadline_seconds
         waited = self.started_seconds - self.opened_seconds
         self._services.metrics.queue_seconds.labels(self.model).observe(waited)
         for number, prepared in enumerate(self._prepared):
@@ -174,16 +194,14 @@ class Generation:
             chunk.index += offset
             self._pending.append(chunk)
             self._pending_tokens += chunk.num_tokens
-            if chunk.finish is None:
-                continue
-            ended = range(offset, offset + self._n) if whole else (chunk.index,)
-            for index in ended:
-                self._open.discard(index)
-            if chunk.usage is not None:
-                self._usages[chunk.index] = chunk.usage
+            self._generated_tokens += chunk.num_tokens
+            if chunk.finish is not None:
+                ended = range(offset, offset + self._n) if whole else (chunk.index,)
+                self._open.difference_update(ended)
         if len(self._pending) > _MAX_PENDING_CHUNKS:
             self.cancel()
-        self._arrived.set()
+        if self._pending_tokens >= self._wake_tokens or not self._open:
+            self._arrived.set()
 
     # Reading
 
@@ -195,84 +213,98 @@ class Generation:
         assert self._submitted, "wait_started comes first"
         while self._open or self._pending:
             await self._gather()
-            chunks, self._pending, self._pending_tokens = self._pending, [], 0
-            self._arrived.clear()
-            is_last = not self._open  # more may come while this batch is being committed
-            self._count(chunks)
+            chunks = self._next_batch()
+            is_last = not self._open and not self._pending  # else more may come meanwhile
             error = next((chunk.error for chunk in chunks if chunk.error is not None), None)
             kept = [chunk for chunk in chunks if chunk.error is None]
-            if self._timed_out:
-                for chunk in kept:
-                    chunk.finish = "length" if chunk.finish == "cancelled" else chunk.finish
+            self._count(kept)
+            self._name_ends(kept)
+            if is_last and self.was_cut_off and not self._tally.num_handed:
+                error, kept = _too_late(), []
             if kept and (self.commit is not None or not is_last):
                 await self._log(kept)
             if is_last and error is None:
-                self._outcome = "finished"
+                self._outcome = "expired" if self.was_cut_off else "finished"
                 await self._settle()
             if kept:
                 yield kept
             if error is not None:
-                self._outcome = "failed"
+                self._outcome = "expired" if isinstance(error, DeadlineExceeded) else "failed"
                 raise error
+
+    def _next_batch(self) -> list[Chunk]:
+        """What is committed together: no more than one flush, however much has gathered."""
+        most = self._services.config.metering.flush_tokens if self._logs else math.inf
+        tokens = count = 0
+        for chunk in self._pending:
+            if count and tokens + chunk.num_tokens > most:
+                break
+            tokens += chunk.num_tokens
+            count += 1
+        batch, self._pending = self._pending[:count], self._pending[count:]
+        self._pending_tokens -= tokens
+        self._arrived.clear()
+        return batch
 
     async def _gather(self) -> None:
         """Waits for chunks; when billed, for as many as share one commit well."""
-        while not self._arrived.is_set():
+        while not self._pending:
+            self._arrived.clear()
             left = self._deadline - time.monotonic()
             try:
                 await asyncio.wait_for(self._arrived.wait(), max(0.0, left))
             except TimeoutError:
-                if self._timed_out:  # cancelled, and still nothing came: the backend is stuck
-                    raise EngineError("the answer exceeded its deadline") from None
-                self._timed_out = True
+                if self._is_late:  # cancelled, and still nothing came: the backend is stuck
+                    self._open.clear()
+                    self._outcome = "expired"
+                    raise _too_late() from None
+                self._is_late = True
                 self._deadline = time.monotonic() + _CANCEL_SECONDS
                 self.cancel()
-        if (self._services.is_local and self.commit is None) or not self._logged.total_tokens:
+        if not self._logs or not self._logged.total_tokens:
             return
         metering = self._services.config.metering
         until = time.monotonic() + metering.flush_seconds
+        self._wake_tokens = metering.flush_tokens
         while self._open and self._pending_tokens < metering.flush_tokens:
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), max(0.0, until - time.monotonic()))
             except TimeoutError:
-                return
+                break
+        self._wake_tokens = 0
+
+    @property
+    def _logs(self) -> bool:
+        """Whether chunks are committed before they are handed out.
+
+        A whole answer is not: it is delivered, and billed, all at once or not at all.
+        """
+        return self.commit is not None or (self._is_reserved and not self.is_whole)
 
     def _count(self, chunks: list[Chunk]) -> None:
-        tokens = sum(chunk.num_tokens for chunk in chunks)
-        if tokens and self.first_token_seconds is None:
+        self._tally.add(chunks)
+        if not any(chunk.num_tokens for chunk in chunks):
+            return
+        if self.first_token_seconds is None:
             self.first_token_seconds = time.monotonic()
             waited = self.first_token_seconds - (self.started_seconds or self.opened_seconds)
             self._services.metrics.first_token_seconds.labels(self.model).observe(waited)
-        reasoning = sum(chunk.num_reasoning_tokens for chunk in chunks)
-        left = self._max_output_tokens - self._counts.output_tokens - self._counts.reasoning_tokens
-        tokens = min(tokens, left)  # an upstream's events are only about one token each
-        reasoning = min(reasoning, tokens)
-        self._counts = replace(
-            self._counts,
-            output_tokens=self._counts.output_tokens + tokens - reasoning,
-            reasoning_tokens=self._counts.reasoning_tokens + reasoning,
-        )
-        if self._ticket is not None and tokens:
-            used = self.prompt_tokens + self._counts.output_tokens + self._counts.reasoning_tokens
+        if self._ticket is not None:
+            used = self.prompt_tokens + self._tally.num_handed
             self._services.platform.admission.progress(self._ticket, used)
+
+    def _name_ends(self, chunks: list[Chunk]) -> None:
+        """An answer that its deadline cut off is one that was too long."""
+        for chunk in chunks:
+            if chunk.finish == "deadline" or (self._is_late and chunk.finish == "cancelled"):
+                chunk.finish = "length"
+                self.was_cut_off = True
 
     @property
     def usage(self) -> Usage:
         """Tokens of all choices together; a prompt counts once, however many answers it has."""
-        prompt = cached = completion = 0
-        for number, prepared in enumerate(self._prepared):
-            found = [self._usages.get(number * self._n + i) for i in range(self._n)]
-            known = [usage for usage in found if usage is not None]
-            prompt += max((u.prompt_tokens for u in known), default=0) or prepared.prompt_tokens
-            cached += known[0].cached_tokens if known else 0
-            completion += sum(usage.completion_tokens for usage in known)
-        counted = self._counts.output_tokens + self._counts.reasoning_tokens
-        completion = min(max(completion, counted), self._max_output_tokens)
-        told = sum(usage.reasoning_tokens for usage in self._usages.values())
-        most = completion - self._counts.output_tokens
-        reasoning = max(self._counts.reasoning_tokens, min(told, most))
-        return Usage(min(prompt, self.prompt_tokens), cached, completion, reasoning)
+        return self._tally.usage
 
     @property
     def account_id(self) -> str:
@@ -298,18 +330,17 @@ class Generation:
 
     async def close(self) -> None:
         """Cancels what runs, settles, frees the place. Again does nothing."""
-        if self._open and self._submitted and not self._settled:
-            await self._end_early()
-        if self._pending:
-            self._count([chunk for chunk in self._pending if chunk.error is None])
-            self._pending = []
         try:
-            await self._settle()
+            if self._open and self._submitted and not self._settled:
+                await self._end_early()
         finally:
-            self._leave()
+            try:
+                await self._settle()
+            finally:
+                self._leave()
 
     async def _end_early(self) -> None:
-        """Cancels, and waits a moment for the backend to say what was used."""
+        """Cancels, and waits a moment for the backend to end, so that the place is free."""
         self.cancel()
         until = time.monotonic() + _CANCEL_SECONDS
         while self._open and time.monotonic() < until:
@@ -322,37 +353,33 @@ class Generation:
         if ticket is None:
             return
         if self._submitted:
-            usage = self.usage
-            used = usage.prompt_tokens + usage.completion_tokens
+            used = self.prompt_tokens + max(self._generated_tokens, self._tally.num_handed)
             self._services.platform.admission.finish(ticket, used)
         else:
             self._services.platform.admission.leave(ticket)
 
     async def _log(self, chunks: list[Chunk]) -> None:
         """Commits the counts, in a transaction of our own or in that of `commit`."""
-        counts = self._counts
+        counts = self._tally.handed
         if self.commit is not None:
             await self.commit(chunks, counts if self._is_reserved else None)
-        elif self._is_reserved and counts != self._logged:
+        elif self._logs and counts != self._logged:
             future = self._services.platform.ledger.submit_log(self.request_id, counts)
             await asyncio.wrap_future(future)
         self._logged = counts
 
     async def _settle(self) -> None:
-        """Charges what was generated, once."""
+        """Charges what was delivered, once."""
         if self._settled:
             return
         self._settled = True
-        usage = self.usage
-        ran = self._submitted and (usage.completion_tokens > 0 or self._outcome == "finished")
         counts = TokenCounts()
-        if ran:
-            counts = TokenCounts(
-                cache_hit_tokens=usage.cached_tokens,
-                input_tokens=usage.prompt_tokens - usage.cached_tokens,
-                output_tokens=usage.completion_tokens - usage.reasoning_tokens,
-                reasoning_tokens=usage.reasoning_tokens,
-            )
+        cut_off = self._outcome == "expired" and self.was_cut_off and self._tally.num_handed > 0
+        if self._outcome == "finished" or cut_off:
+            counts = self._tally.final
+        elif not self.is_whole:
+            counts = self._tally.partial
+        if counts.total_tokens:
             self._measure(counts)
         if not self._is_reserved:
             return
@@ -377,9 +404,22 @@ class Generation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, RorqualError) and not isinstance(error, CapacityError):
+        if isinstance(error, DeadlineExceeded):
+            self._outcome = "expired"
+        elif isinstance(error, RorqualError) and not isinstance(error, CapacityError):
             self._outcome = "failed"
         await self.close()
+
+
+def _deadline(services: Services, asker: Asker, opened_seconds: float) -> float:
+    """The moment by which a request ends: ours, or sooner where its client says so."""
+    most = services.config.admission.deadline_seconds
+    wanted = most if asker.deadline_seconds is None else asker.deadline_seconds
+    return opened_seconds + min(most, wanted)
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed before the first token; allow more time", 1.0)
 
 
 def _scaled(services: Services, request: GenerationRequest) -> GenerationRequest:

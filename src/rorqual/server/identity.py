@@ -5,11 +5,13 @@ import hashlib
 from starlette.requests import Request
 
 from rorqual.platform import NotAllowed, NotAuthenticated, User
+from rorqual.server.deadlines import wanted_seconds
 from rorqual.server.services import Asker, Services
 
 COOKIE = "rorqual"
 SECURE_COOKIE = "__Host-rorqual"
 CHANGE_HEADER = "x-rorqual"
+_GENERATING = ("/completions", "/messages", "/responses")
 
 
 def address_of(request: Request) -> str:
@@ -18,17 +20,23 @@ def address_of(request: Request) -> str:
 
 
 async def asker_of(services: Services, request: Request) -> Asker:
-    """Whose key a request carries; in local mode the one user's."""
-    address = address_of(request)
+    """Whose key a request carries; in local mode the one user's.
+
+    A request for an answer that has no place anyway is refused here, before it is read.
+    """
+    address, deadline = address_of(request), wanted_seconds(request.headers)
     if services.is_local:
-        return Asker(services.local_user, None, address)
+        _check_room(services, request, services.local_user.id)
+        return Asker(services.local_user, None, address, deadline)
     key = _bearer(request) or request.headers.get("x-api-key")
     if key is None:
         raise NotAuthenticated(
             "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
         )
+    _check_room(services, request, services.known_keys.account_of(key))
     caller = await services.call(services.platform.keys.authenticate, key)
-    return Asker(caller.user, caller.key, address)
+    services.known_keys.note(key, caller.user.id)
+    return Asker(caller.user, caller.key, address, deadline)
 
 
 async def session_user(services: Services, request: Request) -> User | None:
@@ -72,6 +80,14 @@ def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
         return b""
     named = f"{asker.user.id}\0{user_id or ''}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(named, digest_size=16).digest()
+
+
+def _check_room(services: Services, request: Request, account_id: str | None) -> None:
+    """Raises what admission would say to any request of this account, if it is known."""
+    if account_id is None or not request.scope["path"].endswith(_GENERATING):
+        return
+    request.scope["rorqual.user_id"] = account_id
+    services.platform.admission.check(account_id, address_of(request))
 
 
 def _bearer(request: Request) -> str | None:

@@ -4,12 +4,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rorqual.checkpoint import resolve_directory
 from rorqual.checkpoint.weights import open_weights
 from rorqual.config.engine import EngineConfig
 from rorqual.config.http import ServedModel, WatchConfig
 from rorqual.config.server import ServerConfig
 from rorqual.engine.reasoning import ReasoningMarkers
-from rorqual.errors import ConfigError, RequestError
+from rorqual.errors import CheckpointError, ConfigError, RequestError
+from rorqual.release import Trust, TrustedKeys, examine, known_keys, read_public_key
 from rorqual.server.backends import (
     Backend,
     EngineBackend,
@@ -59,16 +61,35 @@ def open_models(config: ServerConfig) -> Models:
     """The configured models; files are looked at, nothing is loaded or connected yet."""
     backends: dict[str, Backend] = {}
     aliases: dict[str, str] = {}
+    trusted = known_keys([read_public_key(Path(file)) for file in config.trusted_keys])
     for model in config.models:
-        if model.upstream is not None:
+        if model.path is None:
             backends[model.name] = UpstreamBackend(model, config.watch)
         else:
-            backends[model.name] = _engine_backend(model, config.engine, config.watch)
+            trust = _examined(model, Path(model.path), trusted, config)
+            backends[model.name] = _engine_backend(model, config.engine, config.watch, trust)
         aliases |= dict.fromkeys(model.aliases, model.name)
     return Models(backends, aliases)
 
 
-def _engine_backend(model: ServedModel, engine: EngineConfig, watch: WatchConfig) -> Backend:
+def _examined(model: ServedModel, path: Path, trusted: TrustedKeys, config: ServerConfig) -> Trust:
+    """The model's files against its signature; CheckpointError where that is asked for and fails.
+
+    NOTE: a file that is exchanged between this look and the engine's is not noticed.
+    """
+    trust = examine(resolve_directory(path), trusted)
+    if config.mode == "platform" and config.unsigned_models == "refused" and not trust.holds:
+        raise CheckpointError(
+            f"model {model.name}: {trust.label}; expected a signature by a key of this package, "
+            "of trusted_keys or of this machine. Sign it (`rorqual release sign`), or serve it all "
+            "the same with --allow-unsigned"
+        )
+    return trust
+
+
+def _engine_backend(
+    model: ServedModel, engine: EngineConfig, watch: WatchConfig, trust: Trust
+) -> Backend:
     assert model.path is not None
     weights = open_weights(Path(model.path))
     tokenizer = weights.tokenizer()
@@ -80,6 +101,7 @@ def _engine_backend(model: ServedModel, engine: EngineConfig, watch: WatchConfig
         thinking=thinking_of(tokenizer),
         created=int(time.time()),
         size_bytes=weights.stored_bytes,
+        trust=trust,
     )
     settings = engine_settings(str(weights.path), engine.model_dump(mode="json"))
     return EngineBackend(info, tokenizer, ProcessLink(settings, watch), weights.generation())

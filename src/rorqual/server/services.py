@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from rorqual.config.server import ServerConfig
 from rorqual.platform import ApiKey, Platform, QueueFull, User
 from rorqual.server.backends.base import LONG_CHARACTERS
+from rorqual.server.known_keys import KnownKeys
 from rorqual.server.logs import RequestLog
 from rorqual.server.metrics import Metrics
 from rorqual.server.models import Models
@@ -21,11 +22,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who sends a request, from where, and with which key (None: the app, or local mode)."""
+    """Who sends a request, from where, and with which key (None: the app, or local mode).
+
+    deadline_seconds: how long they want to wait for the whole answer; None: as long as we let them.
+    """
 
     user: User
     key: ApiKey | None
     address: str
+    deadline_seconds: float | None = None
 
     @property
     def key_id(self) -> str | None:
@@ -42,6 +47,7 @@ class Services:
     models: Models
     metrics: Metrics = field(default_factory=Metrics)
     log: RequestLog = field(default_factory=RequestLog)
+    known_keys: KnownKeys = field(default_factory=KnownKeys)
     started_seconds: float = field(default_factory=time.time)
     draining: bool = False
     threads: ThreadPoolExecutor = field(
@@ -63,7 +69,7 @@ class Services:
 
         Short ones cost nothing to count, and admission may still prefer them to others.
         """
-        queued = self.platform.admission.stats().num_queued
+        queued = self.platform.admission.num_queued
         if num_characters > LONG_CHARACTERS and queued >= max(1, self.config.admission.max_queued):
             raise QueueFull(f"{queued} requests wait already; try again", 5.0)
 

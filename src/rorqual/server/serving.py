@@ -3,9 +3,13 @@
 import asyncio
 import contextlib
 import ipaddress
+import socket
+import struct
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from types import FrameType
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,6 +20,10 @@ from rorqual.config.server import ServerConfig
 from rorqual.errors import ConfigError
 from rorqual.platform.buckets import address_group
 from rorqual.server.services import Services
+
+_TCP_INFO_BYTES: Final = 128
+_BYTES_ACKED_AT: Final = 120  # tcpi_bytes_acked in Linux' struct tcp_info
+_BYTES_ACKED: Final = struct.Struct("=Q")
 
 
 def uvicorn_config(app: ASGIApp, http: HttpConfig) -> uvicorn.Config:
@@ -40,14 +48,44 @@ def uvicorn_config(app: ASGIApp, http: HttpConfig) -> uvicorn.Config:
     )
 
 
+class WatchedReader(HttpToolsProtocol):
+    """A reader who takes nothing for write_seconds is cut off, whatever the rest of the server
+    does meanwhile: generating, waiting for an engine, or done with the request."""
+
+    write_seconds = 30.0
+    _reader_timer: asyncio.TimerHandle | None = None
+    _taken: int | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._reader_timer = self.loop.call_later(self.write_seconds, self._look_at_reader)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+        super().connection_lost(exc)
+
+    def _look_at_reader(self) -> None:
+        """Compares with the last look, if something has been waiting since then."""
+        unsent = self.transport.get_write_buffer_size()
+        taken = _taken_bytes(self.transport, unsent) if unsent else None
+        if taken is not None and taken == self._taken:
+            self.transport.abort()
+            return
+        self._taken = taken
+        self._reader_timer = self.loop.call_later(self.write_seconds, self._look_at_reader)
+
+
 def bounded_protocol(http: HttpConfig) -> type[HttpToolsProtocol]:
     """A connection class that shares one count of connections per address."""
     per_address: Counter[str] = Counter()
     # Behind a trusted proxy all connections come from it, and the proxy has caps of its own.
     uncounted = frozenset(http.trusted_proxies)
 
-    class BoundedProtocol(HttpToolsProtocol):
+    class BoundedProtocol(WatchedReader):
         """Headers and bodies have absolute deadlines: a slow sender cannot hold a connection."""
+
+        write_seconds = http.write_seconds
 
         _timer: asyncio.TimerHandle | None = None
         _group: str | None = None
@@ -64,6 +102,11 @@ def bounded_protocol(http: HttpConfig) -> type[HttpToolsProtocol]:
                     transport.abort()
                     return
             self._set_timer(http.header_seconds)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            transport = self.transport
+            self.scope["rorqual.is_gone"] = transport.is_closing  # type: ignore[typeddict-unknown-key]
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._clear_timer()
@@ -112,6 +155,15 @@ def bounded_protocol(http: HttpConfig) -> type[HttpToolsProtocol]:
             self.transport.abort()
 
     return BoundedProtocol
+
+
+def _taken_bytes(transport: asyncio.Transport, unsent: int) -> int:
+    """What the other side has taken so far; where the system does not tell, less what waits."""
+    connection = transport.get_extra_info("socket")
+    if sys.platform != "linux" or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return -unsent
+    found = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    return _BYTES_ACKED.unpack_from(found, _BYTES_ACKED_AT)[0]
 
 
 def check_bind(config: ServerConfig) -> None:

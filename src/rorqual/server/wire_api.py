@@ -283,6 +283,7 @@ def _model_object(info: Any) -> dict[str, Any]:
         "owned_by": "rorqual",
         "context_length": info.context_tokens,
         "thinking": info.thinking,
+        "signature": info.trust.to_json(),
     }
 
 

@@ -26,6 +26,7 @@ from rorqual.config import model_config_to_hf
 from rorqual.errors import CheckpointError
 from rorqual.model import Transformer
 from rorqual.parallel import settle
+from rorqual.release import sign_here
 from rorqual.tokenizer import Tokenizer
 from rorqual.train.step import TrainStep
 
@@ -57,6 +58,7 @@ def save(
         with atomic_directory(path) as directory:
             write_model(directory, model.config, weights, tokenizer)
             save_training_state(directory, moments, values)
+            sign_here(directory, path.name)
 
     on_first_process(write)
 

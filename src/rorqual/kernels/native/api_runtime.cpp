@@ -64,6 +64,7 @@ struct Owner {
   std::vector<LayerWeights> layers;
   std::vector<Matrix> matrices;
   Memory *weights = nullptr, *cache = nullptr, *scratch = nullptr;
+  char* arena = nullptr;  // of the weights: our own, or a file that the caller mapped
 
   explicit Owner(const ModelShape& shape)
       : layers(static_cast<size_t>(shape.total_layers())),
@@ -87,14 +88,28 @@ struct Owner {
 
   bool allocate(int threads) {
     const Sizes sizes = measure(threads);
-    weights = new Memory(sizes.weights);
     cache = new Memory(sizes.cache);
     scratch = new Memory(sizes.scratch);
-    if (!weights->data() || !cache->data() || !scratch->data()) return false;
-    rq::lay_out_weights(runtime, matrices.data(), weights->data());
+    if (!cache->data() || !scratch->data() || !place_weights(nullptr)) return false;
     rq::lay_out_scratch(runtime, scratch->data(), threads);
     runtime.cache = cache->data();
     runtime.max_threads = threads;
+    return true;
+  }
+
+  // Weights lie at `packed`, which the caller keeps, or (null) in zeroed memory of our own.
+  bool place_weights(char* packed) {
+    const int64_t bytes = rq::lay_out_weights(runtime, matrices.data(), nullptr);
+    Memory* own = packed == nullptr ? new Memory(bytes) : nullptr;
+    char* base = own == nullptr ? packed : own->data();
+    if (base == nullptr) {
+      delete own;
+      return false;
+    }
+    rq::lay_out_weights(runtime, matrices.data(), base);
+    delete weights;
+    weights = own;
+    arena = base;
     return true;
   }
 };
@@ -309,6 +324,19 @@ RQ_API int rq_runtime_create(int isa, int threads, const ModelShape* shape, cons
 RQ_API int rq_runtime_destroy(int, int, void* handle) {
   delete static_cast<Owner*>(handle);
   return rq::kOk;
+}
+
+// Where the packed weights lie, so that they can be kept in a file.
+RQ_API int rq_runtime_weights(int, int, void* handle, void** address) {
+  *address = static_cast<Owner*>(handle)->arena;
+  return rq::kOk;
+}
+
+// Takes packed weights that lie at `address` (64-byte aligned, perhaps read-only; the caller keeps
+// them while the runtime uses them), or with null zeroed memory of its own, ready to be packed.
+RQ_API int rq_runtime_place_weights(int, int, void* handle, void* address) {
+  Owner* owner = static_cast<Owner*>(handle);
+  return owner->place_weights(static_cast<char*>(address)) ? rq::kOk : rq::kOutOfMemory;
 }
 
 // Packs one published tensor; layer < 0: of the whole model. Python has checked its shape.

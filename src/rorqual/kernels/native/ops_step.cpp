@@ -151,9 +151,6 @@ void Step::write_outputs() {
   for_rows(wanted, static_cast<double>(width) * 4e-4, [&](int64_t first, int count, int) {
     for (int64_t i = first; i < first + count; ++i) {
       const float* x = b.x + arguments.output_rows[i] * width;
-      if (arguments.hidden != nullptr) {
-        memcpy(arguments.hidden + i * width, x, static_cast<size_t>(width) * sizeof(float));
-      }
       rms_norm_row(x, width, weight, shape.eps, b.normed + i * width);
       quantise(runtime.head, b.normed + i * width, width, i);
     }
@@ -189,6 +186,10 @@ int runtime_step(Session& session, const Runtime& runtime, const StepArguments& 
   for (int64_t layer = arguments.first_layer; layer < arguments.last_layer; ++layer) {
     step.attention_layer(layer);
     step.feed_forward_layer(layer);
+  }
+  if (arguments.hidden != nullptr) {
+    const size_t bytes = static_cast<size_t>(step.rows * step.shape.hidden) * sizeof(float);
+    memcpy(arguments.hidden, step.b.x, bytes);
   }
   if (arguments.outputs > 0) step.write_outputs();
   return kOk;

@@ -168,7 +168,7 @@ struct StepArguments {
   int64_t tokens, sequences, table_width, outputs;
   const int32_t *token_ids, *first_rows, *num_cached, *block_tables, *output_rows;
   float* logits;          // [outputs, V]
-  float* hidden;          // [outputs, H] before the final norm, or null
+  float* hidden;          // [T, H] of every fed row, before the final norm, or null
   int16_t* routes;        // [T, MoE layers, K], or null
   const int16_t* replay;  // the same shape, or null
   const float* previous;  // MTP only: [T, H] the state below, before its norm

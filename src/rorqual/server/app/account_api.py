@@ -137,6 +137,7 @@ class AccountApi:
                 "default": backend.info.name == models.default,
                 "fetchable": False,
                 "bytes": backend.info.size_bytes,
+                "signature": backend.info.trust.to_json(),
             }
             for backend in models
         ]

@@ -12,7 +12,6 @@ from rorqual.errors import RequestError
 from rorqual.platform import Conversation, Message, NotFound, RunEvent
 from rorqual.server.app.bodies import EmptyBody, RunBody, TitleBody
 from rorqual.server.app.run_keeper import RunKeeper
-from rorqual.server.app.search import search_conversations
 from rorqual.server.backends import ChatInput, GenerationRequest, ModelInfo
 from rorqual.server.endpoints import Endpoint
 from rorqual.server.generation import Generation
@@ -71,8 +70,7 @@ class ConversationApi:
         """A page of conversations."""
         asker = await app_asker(self._services, request)
         found, cursor = await self._services.call(
-            search_conversations,
-            self._services.platform.database,
+            self._conversations.search,
             asker.user.id,
             query=request.query_params.get("query", ""),
             cursor=request.query_params.get("cursor"),
@@ -262,11 +260,9 @@ class ConversationApi:
             shown = []
             for message in messages:
                 events: list[RunEvent] = []
-                if message.run_id is not None:
-                    run = self._conversations.run(asker.user.id, message.run_id)
-                    after = 0 if run.state == "running" else run.last_sequence - 1
+                if message.run_id is not None and message.run_state == "running":
                     _, events = self._conversations.read(
-                        asker.user.id, message.run_id, after_sequence=after, limit=100_000
+                        asker.user.id, message.run_id, limit=100_000
                     )
                 shown.append(_message(message, events))
             return {**_head(found), "messages": shown}
@@ -310,7 +306,7 @@ def _head(conversation: Conversation) -> dict[str, Any]:
 def _message(message: Message, events: Sequence[RunEvent]) -> dict[str, Any]:
     """A message as the app sees it; of one that is being written, what there is so far."""
     content, reasoning = message.content.get("content", ""), message.content.get("reasoning", "")
-    details: Mapping[str, Any] = {}
+    details = {} if message.run_reason is None else _details(message.run_reason)
     for found in events:
         if found.kind == "content":
             content += found.data["text"]
@@ -319,7 +315,7 @@ def _message(message: Message, events: Sequence[RunEvent]) -> dict[str, Any]:
         elif found.kind == "start":
             details = {"model": found.data["model"]}
         elif found.kind == "end":
-            details = _details(found.data)
+            details = _details(found.data["reason"])
     return {
         "id": message.id,
         "parent_id": message.parent_id,
@@ -335,9 +331,8 @@ def _message(message: Message, events: Sequence[RunEvent]) -> dict[str, Any]:
     }
 
 
-def _details(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _details(reason: str) -> Mapping[str, Any]:
     """What the end of a run says besides its state: JSON from us, words from a sweeper."""
-    reason = str(data.get("reason", ""))
     if not reason.startswith("{"):
         return {"error": reason or None}
     return json.loads(reason)
@@ -349,7 +344,7 @@ def _event(found: RunEvent) -> bytes:
     if name in ("content", "reasoning"):
         name, data = "delta", {name: data["text"]}
     elif name == "end":
-        details = _details(data)
+        details = _details(str(data["reason"]))
         data = {
             "state": _STATES[str(data["state"])],
             "finish_reason": details.get("finish_reason"),

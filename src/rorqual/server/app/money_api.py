@@ -41,7 +41,9 @@ class MoneyApi:
         user = "/api/admin/users/{id}"
         return [
             Endpoint("GET", "/api/keys", self.keys, "Your keys."),
-            Endpoint("POST", "/api/keys", self.make_key, "A new key.", KeyBody, status=201),
+            Endpoint(
+                "POST", "/api/keys", self.make_key, "A new key.", KeyBody, status=201, errors=(404,)
+            ),
             Endpoint("DELETE", "/api/keys/{id}", self.revoke_key, "Revokes at once.", status=204),
             Endpoint("GET", "/api/usage", self.usage, "By day, model and key.", query=days),
             Endpoint("GET", "/api/balance", self.balance, "What is left."),
@@ -180,7 +182,8 @@ class MoneyApi:
         if words:
             wanted = normal_name(words)
             found = [user for user in found if wanted in user.name or wanted == user.id.casefold()]
-        return json_reply({"users": [_user(user) for user in found]})
+        currency = self._services.config.metering.currency
+        return json_reply({"currency": currency, "users": [_user(user) for user in found]})
 
     async def change_user(self, request: Request) -> Response:
         """Locks a user out or lets it in; gives or takes the role."""
@@ -220,7 +223,7 @@ def _key(key: ApiKey) -> dict[str, Any]:
         "last4": key.hint,
         "created": iso(key.created_seconds),
         "expires": iso(key.expires_seconds),
-        "last_used": None,
+        "last_used": iso(key.last_used_seconds),
         "models": None if key.models is None else list(key.models),
         "cap": key.cap_nano,
         "spent": key.spent_nano,

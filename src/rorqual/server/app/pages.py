@@ -6,6 +6,7 @@ but in a sandbox without origin, cookies, storage or network.
 
 import hashlib
 import mimetypes
+import re
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import rorqual.server as package
+from rorqual.errors import RequestError
 from rorqual.platform import NotFound
 from rorqual.server.endpoints import Endpoint
 from rorqual.server.services import Services
@@ -29,6 +31,7 @@ PREVIEW_POLICY: Final = (
     "style-src 'unsafe-inline'; img-src data: blob:; connect-src {origin}/pyodide/; "
     "worker-src blob:; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
+_HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 _HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
@@ -60,7 +63,12 @@ class Pages:
     async def preview(self, request: Request) -> Response:
         """The shell; it is of no use but in the app's frame."""
         scheme = "https" if request.scope["rorqual.secure"] else "http"
-        origin = f"{scheme}://{request.headers.get('host', '')}"
+        host = request.headers.get("host", "")
+        if not _HOST.fullmatch(host):  # it becomes part of a policy
+            raise RequestError(
+                f"Host {host[:100]!r} is no name with a port", code="misdirected_request"
+            )
+        origin = f"{scheme}://{host}"
         reply = self._file(request, "preview.html")
         reply.headers["content-security-policy"] = PREVIEW_POLICY.format(origin=origin)
         return reply

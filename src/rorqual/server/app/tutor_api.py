@@ -1,5 +1,6 @@
 """The tutor: problems from the task families, hints step by step, an exact check of homework."""
 
+import asyncio
 import random
 import secrets
 from collections import OrderedDict
@@ -11,12 +12,13 @@ from starlette.responses import Response
 
 from rorqual.errors import RequestError
 from rorqual.platform import NotFound
+from rorqual.platform.errors import Busy
 from rorqual.server.app.bodies import AnswerBody, HintBody, ProblemBody, VerifyBody
 from rorqual.server.endpoints import Endpoint
 from rorqual.server.identity import app_asker
 from rorqual.server.replies import json_reply
 from rorqual.server.services import Services
-from rorqual.server.solver import verify
+from rorqual.server.solver import Verdict, judge_program, read_exercise, verify
 from rorqual.server.wire.fields import FieldTable, read_json
 from rorqual.tasks import Problem, Task, load_task
 
@@ -25,6 +27,7 @@ _HINTS: Final = FieldTable(HintBody)
 _ANSWERS: Final = FieldTable(AnswerBody)
 _VERIFY: Final = FieldTable(VerifyBody)
 _MAX_KEPT: Final = 10_000
+_MAX_WAITING: Final = 8  # programs; each may take two seconds
 _TELLINGS: Final = 24
 
 # Family: its title, and the school grade of each of its levels.
@@ -65,6 +68,8 @@ class TutorApi:
         self._services = services
         self._tasks = {name: load_task(name) for name in FAMILIES}
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._one_program = asyncio.Semaphore(1)
+        self._num_waiting = 0
 
     def endpoints(self) -> list[Endpoint]:
         """Their routes."""
@@ -132,10 +137,11 @@ class TutorApi:
         return json_reply({"correct": correct, "message": _SAID[kept.problem.language][correct]})
 
     async def verify(self, request: Request) -> Response:
-        """Whether homework is right, by exact arithmetic; what is not understood is unverified."""
+        """Whether homework is right, by exact arithmetic, a program by the problem's examples; what
+        is not understood is unverified."""
         await app_asker(self._services, request)
         body, _ = _VERIFY.read(read_json(await request.body()))
-        found = await self._services.call(verify, body.text, body.answer)
+        found = await self._verdict(body)
         return json_reply(
             {
                 "verdict": found.verdict,
@@ -144,6 +150,20 @@ class TutorApi:
                 "steps": [{"text": step.text, "verdict": step.verdict} for step in found.steps],
             }
         )
+
+    async def _verdict(self, body: VerifyBody) -> Verdict:
+        exercise = read_exercise(body.text)
+        if exercise is None:
+            return await self._services.call(verify, body.text, body.answer)
+        if self._num_waiting >= _MAX_WAITING:
+            raise Busy("too many programs are being checked; try again in a moment", 5.0)
+        self._num_waiting += 1
+        try:
+            async with self._one_program:
+                # Not among the platform's own threads: a slow program must not hold up its books.
+                return await asyncio.to_thread(judge_program, exercise, body.answer)
+        finally:
+            self._num_waiting -= 1
 
     async def _find(self, request: Request) -> _Kept:
         asker = await app_asker(self._services, request)

@@ -12,8 +12,9 @@ from typing import Any, Final, Literal, Protocol
 from rorqual.engine.requests import Usage
 from rorqual.engine.tool_calls import ToolCallArguments, ToolCallStart
 from rorqual.errors import RorqualError
+from rorqual.release import ELSEWHERE, Trust
 
-Finish = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "error"]
+Finish = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "deadline", "error"]
 BackendState = Literal["ready", "loading", "restarting", "down"]
 Thinking = Literal["never", "choice", "always"]
 
@@ -51,6 +52,7 @@ class GenerationRequest:
 
     default_tokens: the length where the client named none; the context may leave less.
     cache_salt keeps prefixes apart: requests of different salts cannot time each other's.
+    deadline: a moment of time.monotonic at which our own engine ends the answer by itself.
     """
 
     id: str
@@ -59,6 +61,7 @@ class GenerationRequest:
     sampling: Mapping[str, Any] = field(default_factory=dict[str, Any])
     default_tokens: int | None = None
     cache_salt: bytes = b""
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Chunk:
     """What one step added to one choice; the last of a choice has finish and usage.
 
     prompt_logprobs comes once, with the first chunk; its first entry's log-probability is NaN.
+    cached_tokens comes with a choice's first token, where the backend knows then what part of the
+    prompt it had; else with usage.
     """
 
     index: int
@@ -92,6 +97,7 @@ class Chunk:
     stop_string: str | None = None
     usage: Usage | None = None
     error: RorqualError | None = None
+    cached_tokens: int | None = None
 
 
 LONG_CHARACTERS: Final = 20_000  # above, templates and tokenizers run in a thread
@@ -130,6 +136,7 @@ class ModelInfo:
     thinking: Thinking
     created: int
     size_bytes: int
+    trust: Trust = ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ class DeltaReader:
 
     def _chunk(self, choice: _Choice, delta: Delta) -> Chunk:
         chunk = Chunk(delta.index, delta.text, delta.reasoning, num_tokens=len(delta.token_ids))
+        chunk.cached_tokens = delta.cached_tokens
         if self._call.strict:
             choice.ids += delta.token_ids
         labels = [self._is_reasoning(choice, token) for token in delta.token_ids]

@@ -152,6 +152,7 @@ class EngineBackend:
                 params=params,
                 cache_salt=request.cache_salt,
                 split_reasoning=isinstance(given, ChatInput),
+                deadline=request.deadline,
             ),
             reads_tools=reads_tools and forced is None,
             forced=forced,

@@ -69,6 +69,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "priority": request.priority,
         "cache_salt": request.cache_salt.hex(),
         "split_reasoning": request.split_reasoning,
+        "deadline": request.deadline,
     }
 
 
@@ -89,6 +90,7 @@ def request_from_json(raw: dict[str, Any]) -> Request:
         priority=raw["priority"],
         cache_salt=bytes.fromhex(raw["cache_salt"]),
         split_reasoning=raw["split_reasoning"],
+        deadline=raw["deadline"],
     )
 
 
@@ -96,7 +98,7 @@ def delta_to_json(delta: Delta) -> list[Any]:
     """A delta as a list; what only rollouts want (routes, policy statistics) stays behind."""
     head = [delta.request_id, delta.index, delta.token_ids, delta.text, delta.reasoning]
     if delta.finish_reason is None and delta.logprobs is None and delta.prompt_logprobs is None:
-        return head
+        return head if delta.cached_tokens is None else [*head, delta.cached_tokens]
     return [
         *head,
         delta.logprobs,
@@ -105,14 +107,15 @@ def delta_to_json(delta: Delta) -> list[Any]:
         delta.usage,
         None if delta.error is None else error_to_json(delta.error),
         delta.prompt_logprobs,
+        delta.cached_tokens,
     ]
 
 
 def delta_from_json(raw: list[Any]) -> Delta:
     """The delta that `delta_to_json` wrote."""
-    if len(raw) == 5:
-        return Delta(*raw)
-    name, index, ids, text, reasoning, logprobs, finish, stop, usage, error, prompt = raw
+    if len(raw) <= 6:
+        return Delta(*raw[:5], cached_tokens=raw[5] if len(raw) == 6 else None)
+    name, index, ids, text, reasoning, logprobs, finish, stop, usage, error, prompt, cached = raw
     return Delta(
         name,
         index,
@@ -127,6 +130,7 @@ def delta_from_json(raw: list[Any]) -> Delta:
         prompt_logprobs=None
         if prompt is None
         else [None if entry is None else _logprobs(entry) for entry in prompt],
+        cached_tokens=cached,
     )
 
 

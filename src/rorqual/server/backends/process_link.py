@@ -66,14 +66,21 @@ class ProcessLink:
 
     def submit(self, request: Request, on_deltas: OnDeltas) -> None:
         self._listeners.add(request.id, on_deltas)
-        if self._writer is None or self.state != "ready":
-            self._listeners.fail_one(request.id, f"the engine is {self.state}; try again shortly")
+        writer = self._open_writer
+        if writer is None or self.state != "ready":
+            state = "restarting" if self.state == "ready" else self.state
+            self._listeners.fail_one(request.id, f"the engine is {state}; try again shortly")
             return
-        self._writer.write(pack({"do": "submit", "request": request_to_json(request)}))
+        writer.write(pack({"do": "submit", "request": request_to_json(request)}))
 
     def cancel(self, request_id: str) -> None:
-        if self._writer is not None:
-            self._writer.write(pack({"do": "cancel", "id": request_id}))
+        if self._open_writer is not None:
+            self._open_writer.write(pack({"do": "cancel", "id": request_id}))
+
+    @property
+    def _open_writer(self) -> asyncio.StreamWriter | None:
+        """None also in the moment between the process's death and our noticing it."""
+        return None if self._writer is None or self._writer.is_closing() else self._writer
 
     def forget(self, request_id: str) -> None:
         self._listeners.remove(request_id)
@@ -95,19 +102,7 @@ class ProcessLink:
 
     async def _run_once(self) -> None:
         """One life of the engine's process."""
-        ours, theirs = socket.socketpair()
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else None,
-                env=os.environ | {"OMP_WAIT_POLICY": "passive"},
-            )
-        finally:
-            theirs.close()
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        reader, self._writer = await self._spawn()
         try:
             self._writer.write(pack(self._settings))
             self._heard_seconds = time.monotonic()
@@ -119,8 +114,28 @@ class ProcessLink:
             self._writer.close()
             self._writer = None
             self._listeners.fail_all(f"the engine failed ({self.last_error}); it is restarted")
-            await _end(self._process)
+            if self._process is not None:
+                await _end(self._process)
             self._process = None
+
+    async def _spawn(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A new process, and our end of its socket."""
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else None,
+                env=os.environ | {"OMP_WAIT_POLICY": "passive"},
+            )
+            return await asyncio.open_connection(sock=ours)
+        except BaseException:
+            ours.close()  # the process ends when it sees that
+            raise
+        finally:
+            theirs.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         frames = FrameReader()

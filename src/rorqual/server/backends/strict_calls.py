@@ -84,6 +84,7 @@ class StrictFollower:
             params=params,
             cache_salt=first.cache_salt,
             split_reasoning=False,
+            deadline=first.deadline,
         )
         self._link.submit(request, self._take)
 

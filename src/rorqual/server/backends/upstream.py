@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from rorqual.config.http import ServedModel, WatchConfig
 from rorqual.engine import Usage
 from rorqual.errors import CapacityError, ConfigError, EngineError, RequestError, RorqualError
@@ -27,6 +25,7 @@ from rorqual.server.backends.base import (
     Prepared,
     TextInput,
 )
+from rorqual.server.backends.http_client import Reply, UpstreamClient
 from rorqual.server.backends.upstream_format import chunk_of, upstream_body
 
 _CONNECT_SECONDS: Final = 5.0
@@ -58,11 +57,14 @@ class UpstreamBackend:
             int(time.time()),
             0,
         )
-        self._base = model.upstream.rstrip("/")
         self._name = model.upstream_model or model.name
         self._watch = watch
-        self._headers = _authorization(model.upstream_key_file)
-        self._client: httpx.AsyncClient | None = None
+        self._client = UpstreamClient(
+            model.upstream,
+            _authorization(model.upstream_key_file),
+            connect_seconds=_CONNECT_SECONDS,
+            silence_seconds=_SILENCE_SECONDS,
+        )
         self._running: dict[str, asyncio.Task[None]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._state: BackendState = "loading"
@@ -74,9 +76,6 @@ class UpstreamBackend:
         return self._info
 
     async def start(self) -> None:
-        timeout = httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers=self._headers)
         self._watcher = asyncio.create_task(self._watch_over(), name="upstream-watch")
 
     async def stop(self) -> None:
@@ -84,8 +83,7 @@ class UpstreamBackend:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        self._client.close()
         self._state = "down"
 
     async def prepare(self, request: GenerationRequest) -> Prepared:
@@ -147,13 +145,14 @@ class UpstreamBackend:
         )
 
     async def _watch_over(self) -> None:
-        assert self._client is not None
         while True:
             try:
-                found = await self._client.get(f"{self._base}/models", timeout=_CONNECT_SECONDS)
-                healthy = found.status_code < 500
-                self._last_error = None if healthy else f"/models answers {found.status_code}"
-            except httpx.HTTPError as error:
+                look = self._client.ask("GET", "/models", silence_seconds=_CONNECT_SECONDS)
+                async with look as answer:
+                    await answer.text()
+                healthy = answer.status < 500
+                self._last_error = None if healthy else f"/models answers {answer.status}"
+            except OSError as error:
                 healthy, self._last_error = False, f"{type(error).__name__}: {error}"
             self._state = "ready" if healthy else "down"
             await asyncio.sleep(self._watch.health_seconds)
@@ -222,7 +221,7 @@ class UpstreamBackend:
                 self._last_error = str(failed)
                 if begun or not failed.again or attempt == self._watch.attempts:
                     raise
-            except (httpx.HTTPError, ValueError) as error:  # gone, or not what it says it is
+            except (OSError, ValueError) as error:  # gone, or not what it says it is
                 self._last_error = f"{type(error).__name__}: {error}"
                 if begun or attempt == self._watch.attempts:
                     text = f"the upstream failed ({type(error).__name__}); try again"
@@ -232,20 +231,13 @@ class UpstreamBackend:
     async def _one_try(
         self, prepared: Prepared
     ) -> AsyncIterator[tuple[Chunk | None, Usage | None]]:
-        assert self._client is not None
         is_chat = isinstance(prepared.request.input, ChatInput)
-        url = f"{self._base}/{'chat/completions' if is_chat else 'completions'}"
-        async with self._client.stream("POST", url, json=prepared.payload) as answer:
-            if answer.status_code != 200:
-                await answer.aread()
-                raise _refusal(answer)
+        path = "/chat/completions" if is_chat else "/completions"
+        async with self._client.ask("POST", path, prepared.payload) as answer:
+            if answer.status != 200:
+                raise await _refusal(answer)
             ended = False
-            async for line in answer.aiter_lines():
-                if not line.startswith("data:"):
-                    continue
-                data = line[5:].strip()
-                if data == "[DONE]":
-                    return
+            async for data in answer.events():
                 event = json.loads(data)
                 if "error" in event:
                     text = f"the upstream failed: {_message_of(event)}"
@@ -256,7 +248,7 @@ class UpstreamBackend:
                     yield found, None
                 if event.get("usage"):
                     yield None, usage_of(event["usage"])
-            if not ended:
+            if not ended and not answer.is_done:
                 text = "the upstream ended its answer in the middle; try again"
                 raise _Failed(EngineError(text), again=True)
 
@@ -286,13 +278,14 @@ def _most_tokens(given: ChatInput | TextInput) -> int:
     return size + _MESSAGE_TOKENS * len(given.messages) + _FRAME_TOKENS
 
 
-def _refusal(answer: httpx.Response) -> _Failed:
+async def _refusal(answer: Reply) -> _Failed:
     """What an upstream's error status means to our client."""
+    text = await answer.text()
     try:
-        message = _message_of(answer.json())
+        message = _message_of(json.loads(text))
     except ValueError:
-        message = answer.text[:200]
-    status = answer.status_code
+        message = text[:200]
+    status = answer.status
     if status in (400, 404, 413, 422):
         error: RorqualError = RequestError(f"the upstream refuses the request: {message}")
     elif status == 429 or status == 503:

@@ -20,7 +20,7 @@ _MAX_BITS: Final = 400
 _SIGNS: Final = str.maketrans(
     {
         "×": "*", "·": "*", "∙": "*", "⋅": "*", "÷": "/", "∶": "/", "−": "-", "–": "-", "－": "-",
-        "＋": "+", "＊": "*", "／": "/", "（": "(", "）": ")", "＝": "=", "：": "/", "［": "(",
+        "＋": "+", "＊": "*", "／": "/", "（": "(", "）": ")", "＝": "=", "：": ":", "［": "(",
         "］": ")", "[": "(", "]": ")", "{": "(", "}": ")", "⁄": "/", "，": ",", "．": ".",
     }
 )  # fmt: skip
@@ -173,12 +173,15 @@ class _Reader:
         return found
 
     def _product(self, depth: int) -> Polynomial:
-        found = self._signed(depth)
+        found, divides = self._signed(depth), False
         while True:
             if sign := self._take("*/"):
+                divides = sign == "/"
                 right = self._signed(depth)
-                found = found.times(right) if sign == "*" else found.over(right)
+                found = found.over(right) if divides else found.times(right)
             elif self._peek() == "(" or self._peek().isalpha():
+                if divides:  # 6/2(1+2), 1/2x: people read them in two ways
+                    raise NotRead
                 found = found.times(self._power(depth))
             else:
                 return found

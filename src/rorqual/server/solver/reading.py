@@ -22,8 +22,12 @@ _FACTORS: Final = re.compile(
 )
 _PRIME: Final = re.compile(r"\bis\b.*\bprime\b|是(?:不是)?(?:质数|素数)")
 _REMAINDER: Final = re.compile(
-    r"remainder.*?(\d+)\s*(?:is\s*)?divided by\s*(\d+)|(\d+)\s*mod(?:ulo)?\s*(\d+)|"
-    r"(\d+)\s*除以\s*(\d+)\s*的?余数"
+    r"remainder\s+(?:when|if|of|from)?\s*(?:dividing\s+(\d+)\s+by|(\d+)\s+(?:is\s+)?divided\s+by)"
+    r"\s+(\d+)|(\d+)\s*mod(?:ulo)?\s*(\d+)|(\d+)\s*除以\s*(\d+)\s*的?余数"
+)
+# Something made of the answer is asked for, not the answer: a sum of roots, a count of factors.
+_DERIVED: Final = re.compile(
+    r"\b(?:sum|product|difference|number)\s+of\b|[的之](?:和|积|差|商|个数|平方)|多少个|几个"
 )
 _WORDS: Final = frozenset(
     """what whats is are the a an of and or for to find calculate compute evaluate simplify solve
@@ -33,14 +37,17 @@ _WORDS: Final = frozenset(
 )
 _CHINESE: Final = re.compile(
     r"计算|求解|求|解方程组|解方程|解|方程组|方程|等于多少|等于几|是多少|的值|结果|请问|请|答案|下列|以下|多少|"
-    r"各|和|且|与|的|是|算一算|算|得|化简|吗|呢|一下"
+    r"各|和|且|与|把|将|的|是|算一算|算|得|化简|吗|呢|一下"
 )
-# What a word leaves behind: no sign of mathematics, so that its neighbours are not joined.
-_GAP: Final = "|"
-_EDGE: Final = " \t|."
+# What a word leaves behind: no sign of mathematics, so that its neighbours are not joined; nor
+# anything that a person types (a bar would hide an absolute value).
+_GAP: Final = "\0"
+_EDGE: Final = " \t\0"
+_LONGEST_NUMBER: Final = 13  # digits
 _FOR: Final = re.compile(r"\bfor\s+[a-z]\b")
 _MATH: Final = re.compile(r"[0-9a-zA-Z.+\-*/^()%=\s]+")
-_BREAKS: Final = re.compile(r"[,;；、。\n?？!！:]|\band\b|\\\\|和|且|与|\.(?=\s|$)")
+# No exclamation mark: after a number it is a factorial.
+_BREAKS: Final = re.compile(r"[,;；、。\n?？:]|\band\b|\\\\|和|且|与|\.(?=\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +62,31 @@ class Question:
 
 def read_question(text: str) -> Question:
     """What a problem asks for; NotRead if any of it is not understood."""
-    text = plain(text).lower()
+    raw, text = text, plain(text).lower()
+    if _GAP in text or _mixes_divisions(raw):
+        raise NotRead
     found = _number_question(text)
     if found is not None:
+        if re.search(r"\d,\d", raw):  # gcd(24,180): two numbers, or one of five digits
+            raise NotRead
         return found
     equations: list[Polynomial] = []
     expressions: list[Polynomial] = []
     for piece in _BREAKS.split(text):
         _read_piece(piece, equations, expressions)
+    if equations and _DERIVED.search(text):
+        raise NotRead
     if equations and not expressions:
         return _equation_question(equations)
     if len(expressions) == 1 and not equations and not expressions[0].variables:
         return Question("arithmetic", expression=expressions[0])
     raise NotRead
+
+
+def _mixes_divisions(raw: str) -> bool:
+    """5/6 ÷ 10/9 means fractions to people; (5/6) ÷ (10/9) says so."""
+    outside = re.sub(r"[(（][^()（）]*[)）]", "", raw)
+    return "÷" in outside and re.search(r"[/／]", outside) is not None
 
 
 def _equation_question(equations: list[Polynomial]) -> Question:
@@ -90,7 +109,7 @@ def read_equation(text: str) -> Polynomial:
 def _read_piece(piece: str, equations: list[Polynomial], expressions: list[Polynomial]) -> None:
     """One stretch of text: framing words, and at most one expression or equation."""
     rest = _without_words(_CHINESE.sub(_GAP, _FOR.sub(_GAP, piece))).strip(_EDGE)
-    rest = rest.rstrip("=").strip()  # 38+47=
+    rest = rest.rstrip("= ." + _EDGE)  # 38+47=
     if not rest or (len(rest) == 1 and rest.isalpha()):  # `for x`
         return
     if not _MATH.fullmatch(rest):
@@ -121,11 +140,14 @@ def _is_product(part: str) -> bool:
 
 def _number_question(text: str) -> Question | None:
     """Questions about whole numbers, known by their words."""
-    numbers = tuple(int(found) for found in re.findall(r"\d{1,13}", text))
+    digits = re.findall(r"\d+", text)
+    if any(len(found) > _LONGEST_NUMBER for found in digits):
+        return None
+    numbers = tuple(int(found) for found in digits)
     match = _REMAINDER.search(text)
     if match is not None:
         pair = tuple(int(found) for found in match.groups() if found is not None)
-        if len(numbers) != 2 or pair[1] == 0:
+        if pair[1] == 0 or _says_more(text.replace(match.group(), " ")):
             raise NotRead
         return Question("remainder", numbers=pair)
     kinds: list[tuple[re.Pattern[str], Kind]] = [
@@ -137,12 +159,19 @@ def _number_question(text: str) -> Question | None:
     for pattern, kind in kinds:
         if not pattern.search(text):
             continue
+        if _DERIVED.search(text) or re.search(r"\d\.\d", text):
+            raise NotRead
         rest = re.sub(r"\d+", " ", pattern.sub(" ", text))
-        rest = _CHINESE.sub(" ", _BREAKS.sub(" ", rest))
         few = len(numbers) == 1 if kind in ("factors", "prime") else 2 <= len(numbers) <= 8
         if kind == "prime":
             rest = re.sub(r"\b(?:is|a|prime)\b", " ", rest)
-        if not few or 0 in numbers or re.sub(r"[()\s|]", "", _without_words(rest)):
+        if not few or 0 in numbers or _says_more(rest):
             raise NotRead
         return Question(kind, numbers=numbers)
     return None
+
+
+def _says_more(rest: str) -> bool:
+    """Whether anything but framing words is left."""
+    rest = _CHINESE.sub(" ", _BREAKS.sub(" ", rest))
+    return bool(re.sub(r"[()\s\0]", "", _without_words(rest))) or bool(_DERIVED.search(rest))

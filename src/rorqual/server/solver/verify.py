@@ -1,15 +1,16 @@
 """Whether an answer to a homework problem is right: verified, wrong, or not for us to say."""
 
+import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
 from rorqual.server.solver.equations import factorise, solve_equation, solve_system
 from rorqual.server.solver.polynomial import NotRead, Polynomial, plain, read_expression
-from rorqual.server.solver.reading import Question, read_equation, read_question
+from rorqual.server.solver.reading import Question, read_question
 
 VerdictWord = Literal["verified", "wrong", "unverified"]
 _BOXED: Final = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -18,6 +19,7 @@ _NAMED: Final = re.compile(r"\s*([a-z])(?:_?\d)?\s*=\s*(.+)", re.DOTALL)
 _YES: Final = frozenset({"yes", "true", "是", "对", "prime", "质数", "素数", "它是质数", "是质数"})
 _NO: Final = frozenset({"no", "false", "不是", "否", "错", "not prime", "合数", "不是质数"})
 _MAX_STEPS: Final = 40
+_WORST_FIRST: Final[tuple[VerdictWord, ...]] = ("wrong", "unverified", "verified")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def verify(text: str, answer: str) -> Verdict:
     last = boxed[-1] if boxed else lines[-1]
     steps = tuple(Step(line[:400], _judge_line(question, line)) for line in lines[:-1][:_MAX_STEPS])
     try:
-        right = _is_right(question, plain(last).lower().strip().rstrip("."))
+        right = _is_right(question, plain(last).lower().strip().rstrip(".。"))
     except (NotRead, ValueError):
         return Verdict("unverified", question.kind, expected, steps)
     return Verdict("verified" if right else "wrong", question.kind, expected, steps)
@@ -102,18 +104,17 @@ def _is_right(question: Question, answer: str) -> bool:
     if question.kind == "factors":
         return _is_factorisation(answer, question.numbers[0])
     if question.kind == "system":
-        return _read_assignment(answer, sorted(_names(question.equations))) == solve_system(
-            question.equations
-        )
+        return _is_assignment(answer, solve_system(question.equations))
     if question.kind == "equation":
         (name,) = question.equations[0].variables
         values = [_number(part, name) for part in _OR.split(answer) if part.strip()]
         return sorted(set(values)) == solve_equation(question.equations[0])
-    value = _number(answer.rpartition("=")[2], None)
+    # 38+47 = 85: every part must hold, or 86 = 85 would pass.
+    said = {_number(part, None) for part in answer.split("=") if part.strip()}
     if question.kind == "arithmetic":
         assert question.expression is not None
-        return value == question.expression.value
-    return value == _whole_answer(question)
+        return said == {question.expression.value}
+    return said == {_whole_answer(question)}
 
 
 def _names(equations: Sequence[Polynomial]) -> frozenset[str]:
@@ -130,6 +131,14 @@ def _number(text: str, name: str | None) -> Fraction:
     return read_expression(text).value
 
 
+def _is_assignment(answer: str, right: Mapping[str, Fraction]) -> bool:
+    """Whether all unknowns are right; NotRead if those that are given are, but some are not."""
+    found = _read_assignment(answer, sorted(right))
+    if found.keys() < right.keys() and all(right[name] == found[name] for name in found):
+        raise NotRead  # perhaps only these were asked for
+    return found == right
+
+
 def _read_assignment(answer: str, names: list[str]) -> dict[str, Fraction]:
     """x = 1, y = 2; or (1, 2) in the order of the alphabet."""
     parts = [part for part in _OR.split(answer.strip().strip("()")) if part.strip()]
@@ -137,7 +146,9 @@ def _read_assignment(answer: str, names: list[str]) -> dict[str, Fraction]:
     for place, part in enumerate(parts):
         match = _NAMED.fullmatch(part)
         if match is not None:
-            found[match.group(1)] = read_expression(match.group(2)).value
+            name, value = match.group(1), read_expression(match.group(2)).value
+            if found.setdefault(name, value) != value:  # x = 5, x = 3
+                raise NotRead
         elif len(parts) == len(names):
             found[names[place]] = read_expression(part).value
         else:
@@ -172,16 +183,21 @@ def _judge_line(question: Question, line: str) -> VerdictWord:
     if "=" not in text:
         return "unverified"
     try:
-        parts = [read_expression(part) for part in text.split("=")]
-        if not any(part.variables for part in parts):
-            values = {part.value for part in parts}
-            return "verified" if len(values) == 1 else "wrong"
-        found = read_equation(text)
-        if question.kind == "equation" and found.variables == _names(question.equations):
-            same = solve_equation(found) == solve_equation(question.equations[0])
-            return "verified" if same else "wrong"
-        if question.kind == "system" and found.variables <= _names(question.equations):
-            return "verified" if not found.at(solve_system(question.equations)) else "wrong"
+        parts = text.split("=")  # 2x = 11-3 = 8: each neighbour to its left
+        said = {_judge_equality(question, *pair) for pair in itertools.pairwise(parts)}
     except (NotRead, ValueError):
         return "unverified"
+    return next(word for word in _WORST_FIRST if word in said)
+
+
+def _judge_equality(question: Question, left: str, right: str) -> VerdictWord:
+    """left = right: a fact, or an equation with the solutions of the problem."""
+    found = read_expression(left).plus(read_expression(right), -1)
+    if not found.variables:
+        return "verified" if not found.value else "wrong"
+    if question.kind == "equation" and found.variables == _names(question.equations):
+        same = solve_equation(found) == solve_equation(question.equations[0])
+        return "verified" if same else "wrong"
+    if question.kind == "system" and found.variables <= _names(question.equations):
+        return "verified" if not found.at(solve_system(question.equations)) else "wrong"
     return "unverified"

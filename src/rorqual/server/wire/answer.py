@@ -10,6 +10,8 @@ from rorqual.server.backends import Chunk
 from rorqual.server.errors import Dialect
 
 FINGERPRINT: Final = f"rorqual-{__version__}"
+# Made once: json.dumps with options builds an encoder at every call, and streams call it per token.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class AnswerWriter(Protocol):
@@ -71,7 +73,7 @@ class OpenAIStream(ABC):
 
 def to_json(value: Any) -> str:
     """Compact JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def event(value: Any, name: str | None = None) -> bytes:

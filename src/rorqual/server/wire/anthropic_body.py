@@ -11,6 +11,7 @@ from rorqual.errors import RequestError
 from rorqual.server.backends import ChatInput, GenerationRequest, ModelInfo
 from rorqual.server.wire.chat_body import MAX_TOOLS
 from rorqual.server.wire.fields import FieldTable, StrictBody
+from rorqual.server.wire.sampling_body import StopText
 from rorqual.server.wire.thinking import Effort, ThinkingPlan, ThinkingSwitch, plan_thinking
 
 
@@ -45,7 +46,7 @@ class MessagesBody(StrictBody):
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
-    stop_sequences: list[str] | None = Field(None, max_length=16)
+    stop_sequences: list[StopText] | None = Field(None, max_length=16)
     stream: bool = False
     thinking: ThinkingSwitch | None = None
     tools: list[dict[str, Any]] | None = Field(None, max_length=MAX_TOOLS)

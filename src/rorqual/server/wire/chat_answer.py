@@ -6,7 +6,7 @@ from rorqual.engine import Usage
 from rorqual.engine.tool_calls import ToolCallArguments, ToolCallStart
 from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
-from rorqual.server.wire.answer import FINGERPRINT, OpenAIStream, event, usage_object
+from rorqual.server.wire.answer import FINGERPRINT, OpenAIStream, event, to_json, usage_object
 
 
 class _Choice:
@@ -53,6 +53,9 @@ class ChatAnswer(OpenAIStream):
         self._logprobs = logprobs
         self._include_usage = include_usage
         self._choices = [_Choice() for _ in range(num_choices)]
+        empty = self._event([self._stream_choice(0, {})]).decode()
+        before, after = empty.split('0,"delta":{}')
+        self._plain = (before, after)
 
     def begin(self) -> bytes:
         delta: dict[str, Any] = {"role": "assistant", "content": None if self._thinks else ""}
@@ -65,6 +68,9 @@ class ChatAnswer(OpenAIStream):
     def write(self, chunks: list[Chunk], usage: Usage | None) -> bytes:
         events: list[bytes] = []
         for chunk in chunks:
+            if self._is_plain(chunk):
+                events.append(self._plain_event(chunk))
+                continue
             delta = _delta(chunk)
             if delta or chunk.logprobs:
                 choice = self._stream_choice(chunk.index, delta)
@@ -76,6 +82,19 @@ class ChatAnswer(OpenAIStream):
                 final = usage if self.dialect == "deepseek" else None
                 events.append(self._event([last], final))
         return b"".join(events)
+
+    def _is_plain(self, chunk: Chunk) -> bool:
+        """Whether it is a piece of one text and nothing else: nearly every token is."""
+        has_one_text = bool(chunk.content) != bool(chunk.reasoning)
+        return has_one_text and not (chunk.tools or self._logprobs or chunk.finish)
+
+    def _plain_event(self, chunk: Chunk) -> bytes:
+        """What `_event` makes of a plain chunk, from parts that are made once."""
+        name = "content" if chunk.content else "reasoning_content"
+        text = to_json(chunk.content or chunk.reasoning)
+        before, after = self._plain
+        choice = f'{chunk.index},"delta":{{"{name}":{text}}}'
+        return f"{before}{choice}{after}".encode("utf-8", "replace")
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:

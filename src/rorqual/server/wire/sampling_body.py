@@ -1,13 +1,16 @@
 """How tokens are drawn: the fields that /chat/completions and /completions have in common."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from rorqual.config.http import GenerationConfig
 from rorqual.errors import RequestError
 from rorqual.server.wire.fields import StrictBody
+
+MAX_STOP_CHARACTERS: Final = 4096  # so much of an answer may be held back until it is no stop
+StopText = Annotated[str, Field(max_length=MAX_STOP_CHARACTERS)]
 
 
 class StreamOptions(StrictBody):
@@ -24,7 +27,7 @@ class SamplingBody(StrictBody):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     n: int = Field(1, ge=1, le=128)
-    stop: str | list[str] | None = None
+    stop: StopText | list[StopText] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     seed: int | None = Field(None, ge=0, le=2**63 - 1)

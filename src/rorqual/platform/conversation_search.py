@@ -1,10 +1,8 @@
-"""A user's conversations by page and by words in titles and contents.
-
-NOTE: belongs beside platform/conversations.py, which has no search yet.
-"""
+"""A user's conversations by page and by words in titles and contents."""
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, String, cast, or_, select
 
@@ -12,7 +10,7 @@ from rorqual.errors import RequestError
 from rorqual.platform.database import Database
 from rorqual.platform.tables import conversations, messages
 
-_MAX_QUERY_CHARACTERS = 200
+_MAX_QUERY_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""What is committed, sent and billed together: one flush, also where the disk is slow or the reader
+gone. The application is called as its server calls it, so that the test holds the connection."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from rorqual.config.server import ServerConfig
+from rorqual.platform import Platform
+from rorqual.platform.tables import generations
+from rorqual.server import Models, Services, create_app
+from rorqual.server.logs import RequestLog
+from rorqual.tokenizer import Tokenizer
+from tests.server.conftest import MODEL, PRICES, scripted_backend
+from tests.server.scripted import ScriptRunner
+
+FLUSH_TOKENS = 8
+BODY = {"prompt": "Hi", "max_tokens": 120, "ignore_eos": True, "stream": True, "logprobs": 0}
+
+
+def services_of(tokenizer: Tokenizer, folder: Path) -> Services:
+    config = ServerConfig.model_validate(
+        {
+            "mode": "platform",
+            "database": {"url": f"sqlite:///{folder / 'a.db'}"},
+            "prices": PRICES,
+            "metering": {"flush_tokens": FLUSH_TOKENS, "flush_seconds": 0.01},
+        }
+    )
+    backend = scripted_backend(tokenizer, ScriptRunner(tokenizer, {}))
+    log = RequestLog(lambda _: None)
+    return Services(config, Platform.open(config), Models({MODEL: backend}, {}), log=log)
+
+
+async def ask(services: Services, is_gone: Callable[[list[int]], bool]) -> list[int]:
+    """The tokens of each piece that was sent; `is_gone` looks at them."""
+    platform, sent = services.platform, list[int]()
+    user = platform.accounts.create("reader", None)
+    platform.ledger.top_up(user.id, 10**9, "first")
+    key = platform.keys.create(user.id, "test").secret
+    data = json.dumps(BODY).encode()
+    asked = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if asked.is_set():
+            await asyncio.Event().wait()  # the word that the connection has closed is late
+        asked.set()
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        events = message.get("body", b"").decode().split("\n\n")
+        found = [json.loads(e[6:]) for e in events if e.startswith("data: {")]
+        tokens = sum(len(e["choices"][0]["logprobs"]["tokens"]) for e in found if e["choices"])
+        if tokens:
+            sent.append(tokens)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"",
+        "raw_path": b"", "root_path": "", "scheme": "http", "http_version": "1.1",
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+        "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {key}".encode())],
+        "rorqual.is_gone": lambda: is_gone(sent),
+    }  # fmt: skip
+    await services.start()
+    try:
+        await create_app(services)(scope, receive, send)  # type: ignore[arg-type]
+    finally:
+        await services.stop()
+    return sent
+
+
+def billed(services: Services, folder: Path) -> tuple[str, int]:
+    """(outcome, generated tokens) of the one request."""
+    platform = Platform.open(services.config)
+    row = platform.database.read(lambda c: c.execute(select(generations)).one())
+    assert platform.usage.audit() == []
+    platform.close()
+    return row.outcome, row.output_tokens + row.reasoning_tokens
+
+
+def test_a_slow_disk_makes_no_larger_batches(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = services_of(tokenizer, tmp_path)
+    submit_log = services.platform.ledger.submit_log
+
+    def slow_log(*given: Any) -> "Future[None]":
+        time.sleep(0.05)  # the engine's thread goes on writing meanwhile
+        return submit_log(*given)
+
+    monkeypatch.setattr(services.platform.ledger, "submit_log", slow_log)
+    sent = asyncio.run(ask(services, lambda _: False))
+    assert sum(sent) == 120 and max(sent) <= FLUSH_TOKENS and len(sent) >= 120 // FLUSH_TOKENS
+    assert billed(services, tmp_path) == ("finished", 120)
+
+
+def test_nothing_is_billed_beyond_a_closed_connection(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Sending to it fails silently, and the word that it closed comes late or never."""
+    services = services_of(tokenizer, tmp_path)
+    sent = asyncio.run(ask(services, lambda sent: sum(sent) >= 20))
+    outcome, tokens = billed(services, tmp_path)
+    assert outcome == "cancelled"
+    assert 20 <= sum(sent) <= tokens <= sum(sent) + FLUSH_TOKENS
+
+
+def test_a_backend_that_fails_to_cancel_keeps_neither_place_nor_money(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = services_of(tokenizer, tmp_path)
+
+    def fail(request_id: str) -> None:
+        raise RuntimeError(f"no way to cancel {request_id}")
+
+    monkeypatch.setattr(services.models.get(MODEL), "cancel", fail)
+    asyncio.run(ask(services, lambda sent: sum(sent) >= 20))
+    assert services.platform.admission.stats().num_running == 0
+    outcome, tokens = billed(services, tmp_path)
+    assert outcome == "cancelled" and tokens >= 20
