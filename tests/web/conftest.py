@@ -19,6 +19,8 @@ from tests.web.fake_server import DIST, FakeServer
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
+_PATIENCE_MS = 60_000  # a busy machine is slow; a page that waits in vain still fails
+expect.set_options(timeout=_PATIENCE_MS)
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 BUILT = (DIST / "headers.json").is_file()
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"]
@@ -129,7 +131,7 @@ def open_page(browser: Any) -> Iterator[PagesIn]:
             locale="zh-CN" if chinese else "en-GB",
             service_workers="block",
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(_PATIENCE_MS)
         contexts.append(context)
         one = context.new_page()
         if strict:

@@ -156,6 +156,66 @@ def test_threads_can_be_found_renamed_and_deleted(page: Any, fake: FakeServer) -
     expect(page.locator(".thread-item")).to_have_count(2)
 
 
+# A key, and what has the focus before anything else can happen: no timer, no frame in between.
+PRESS = """async ([key, more]) => {
+  const press = new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true, ...more});
+  document.body.dispatchEvent(press);
+  for (let turn = 0; turn < 8; turn++) await null;
+  return document.activeElement.getAttribute('aria-label');
+}"""
+
+
+def test_keys_that_follow_a_shortcut_at_once_are_not_lost(
+    open_page: PagesIn, fake: FakeServer
+) -> None:
+    for phone in (False, True):
+        page = open_page(phone=phone)
+        page.goto(f"{fake.url}/#/about")
+        page.wait_for_selector(".page")
+        for _ in range(2):  # the sidebar open, then folded
+            assert page.evaluate(PRESS, ["k", {"ctrlKey": True}]) == "Search chats"
+            page.evaluate("document.activeElement.blur()")
+            page.keyboard.press("Control+b")
+            page.wait_for_timeout(250)  # until it is out of sight
+        assert page.evaluate(PRESS, ["o", {"ctrlKey": True, "shiftKey": True}]) == "Message Rorqual"
+        page.evaluate("document.activeElement.blur()")
+        assert page.evaluate(PRESS, ["/", {}]) == "Message Rorqual"
+
+
+def test_of_two_conversations_opened_quickly_the_last_is_shown(page: Any, fake: FakeServer) -> None:
+    first, second = fake.state.create("First"), fake.state.create("Second")
+    for conversation in (first, second):
+        fake.state.add(conversation, "user", f"in {conversation['title']}", None)
+    held: list[Any] = []
+    page.route(f"**/api/conversations/{first['id']}", lambda route: held.append(route))
+    page.goto(f"{fake.url}/#/c/{first['id']}")
+    page.click(".thread-item >> text=Second")
+    page.wait_for_selector(".message.user >> text=in Second")
+    (late,) = held
+    with page.expect_response("**" + late.request.url.removeprefix(fake.url)):
+        late.continue_()
+    page.wait_for_timeout(100)
+    assert page.locator(".message.user").inner_text().startswith("in Second")
+
+
+def test_a_message_sent_before_its_thread_is_loaded_goes_there(page: Any, fake: FakeServer) -> None:
+    conversation = fake.state.create("Slow to load")
+    question = fake.state.add(conversation, "user", "first", None)
+    fake.state.add(conversation, "assistant", "an answer", question["id"])
+    held: list[Any] = []
+    page.route(f"**/api/conversations/{conversation['id']}", lambda route: held.append(route))
+    page.goto(f"{fake.url}/#/c/{conversation['id']}")
+    page.wait_for_selector(".picker")
+    ask(page, "second")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    expect(page.locator(".message.user")).to_have_count(2)
+    finished(page)
+    assert len(fake.state.conversations) == 1
+    assert [one["content"] for one in conversation["messages"]][:3:2] == ["first", "second"]
+
+
 def test_a_reader_who_scrolled_up_is_left_there(page: Any, fake: FakeServer) -> None:
     page.set_viewport_size({"width": 1000, "height": 420})
     page.goto(fake.url)

@@ -5,15 +5,15 @@ import { useEffect } from "preact/hooks";
 import { ChatPage } from "./chat/page.tsx";
 import { ModelPicker } from "./chat/picker.tsx";
 import { Shortcuts } from "./chat/shortcuts.tsx";
-import { searchFocus, Sidebar } from "./chat/sidebar.tsx";
+import { Sidebar } from "./chat/sidebar.tsx";
 import { activeRun, current, lastAnswer, stop } from "./chat/store.ts";
-import { wantsFocus } from "./chat/composer.tsx";
 import { commandOf, type Command } from "./core/keys.ts";
 import { go, route, type Page } from "./core/router.ts";
 import { isOffline, mayChat, me } from "./core/session.ts";
 import { sidebarOpen, thinking } from "./core/settings.ts";
 import { t } from "./i18n/index.ts";
 import { copyText } from "./ui/copy.tsx";
+import { focusOn } from "./ui/focus.ts";
 import { Icon } from "./ui/icon.tsx";
 import { lazy } from "./ui/lazy.tsx";
 import { levelName } from "./ui/level.ts";
@@ -21,6 +21,7 @@ import { toast, Toasts } from "./ui/toast.tsx";
 
 const drawerOpen = signal(false);
 const showsShortcuts = signal(false);
+const COMPOSER = ".composer textarea";
 const isNarrow = (): boolean => matchMedia("(max-width: 860px)").matches;
 
 const PAGES: Record<Exclude<Page, "chat">, (props: object) => VNode> = {
@@ -44,17 +45,17 @@ const COMMANDS: Record<Command, () => void> = {
   search: () => {
     if (isNarrow()) drawerOpen.value = true;
     else sidebarOpen.value = true;
-    setTimeout(() => searchFocus.value++);
+    focusOn(".search input");
   },
   new: () => {
     go("chat");
-    wantsFocus.value++;
+    focusOn(COMPOSER);
   },
   stop: () => {
     if (drawerOpen.value) drawerOpen.value = false;
     else if (activeRun.value && !document.querySelector("dialog[open]")) void stop();
   },
-  composer: () => wantsFocus.value++,
+  composer: () => focusOn(COMPOSER),
   sidebar: toggleSidebar,
   copy: () => {
     const answer = lastAnswer();

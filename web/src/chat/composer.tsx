@@ -1,7 +1,7 @@
 // Where a message is written. Enter sends, unless an input method owns it.
 import { signal } from "@preact/signals";
 import type { VNode } from "preact";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { isComposing, sendsMessage } from "../core/keys.ts";
 import { mayChat, model } from "../core/session.ts";
 import { effort, thinking } from "../core/settings.ts";
@@ -9,18 +9,18 @@ import type { Effort } from "../core/types.ts";
 import { t } from "../i18n/index.ts";
 import { Icon } from "../ui/icon.tsx";
 import { Segmented } from "../ui/segmented.tsx";
-import { activeRun, draft, path, send, stop } from "./store.ts";
+import { activeRun, draft, opening, path, send, stop } from "./store.ts";
 
 const isSending = signal(false);
-export const wantsFocus = signal(0);
 
 async function submit(): Promise<void> {
   const text = draft.value;
   if (!text.trim() || isSending.value || activeRun.value) return;
   isSending.value = true;
+  await opening;
   const parent = path.value.at(-1)?.message.id ?? null;
   const done = await send(text, parent);
-  if (done && draft.value === text) draft.value = "";
+  if (done && draft.value.startsWith(text)) draft.value = draft.value.slice(text.length); // what came meanwhile stays
   isSending.value = false;
 }
 
@@ -38,10 +38,10 @@ export function Composer(): VNode {
     area.style.height = "0px";
     area.style.height = `${Math.min(area.scrollHeight, Math.round(innerHeight * 0.4))}px`;
   }, [draft.value]);
-  useEffect(() => {
-    const hasMouse = matchMedia("(pointer: fine)").matches; // on a phone the keyboard would jump up
-    if (wantsFocus.value > 0 || hasMouse) field.current!.focus({ preventScroll: true });
-  }, [wantsFocus.value]);
+  useLayoutEffect(() => {
+    // On a phone the keyboard would jump up.
+    if (matchMedia("(pointer: fine)").matches) field.current!.focus({ preventScroll: true });
+  }, []);
   const onKeyDown = (event: KeyboardEvent): void => {
     if (sendsMessage(event)) {
       event.preventDefault();

@@ -1,6 +1,6 @@
 // One message: the person's in a bubble, the model's as a page of text with its thinking above.
 import type { ComponentChildren, VNode } from "preact";
-import { useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { sendsMessage } from "../core/keys.ts";
 import type { LiveRun } from "../core/live.ts";
 import { seconds } from "../core/format.ts";
@@ -64,6 +64,8 @@ function UserMessage({ step }: { step: PathStep }): VNode {
 
 function Editor({ message, onClose }: { message: Message; onClose: () => void }): VNode {
   const [text, setText] = useState(message.content);
+  const field = useRef<HTMLTextAreaElement>(null);
+  useLayoutEffect(() => field.current!.focus(), []); // a browser heeds autofocus once a page
   const save = async (): Promise<void> => {
     if (text.trim() && (await send(text, message.parent_id))) onClose();
   };
@@ -78,7 +80,7 @@ function Editor({ message, onClose }: { message: Message; onClose: () => void })
   };
   return (
     <div class="editor">
-      <textarea class="input" aria-label={t().editMessage} value={text} rows={3} autoFocus onInput={(event) => setText(event.currentTarget.value)} onKeyDown={onKeyDown} />
+      <textarea class="input" ref={field} aria-label={t().editMessage} value={text} rows={3} onInput={(event) => setText(event.currentTarget.value)} onKeyDown={onKeyDown} />
       <div class="dialog-actions">
         <button type="button" class="button" onClick={onClose}>
           {t().cancel}
@@ -109,7 +111,8 @@ function Answer({ step, isLast }: { step: PathStep; isLast: boolean }): VNode {
   const state = run?.state.value ?? null;
   const { reasoning, content } = state ?? message;
   const isThinking = state !== null && state.thinkingSince !== null && state.thinkingMs === null;
-  const ms = state ? state.thinkingMs : (thinkingTimes.value.get(message.id) ?? null);
+  const told = message.usage?.thinking_seconds; // by the server, for whoever comes later
+  const ms = state ? state.thinkingMs : (thinkingTimes.value.get(message.id) ?? (told ? told * 1000 : null));
   return (
     <Frame message={message} busy={run !== null}>
       {reasoning && <Thinking key="thinking" text={reasoning} since={isThinking ? state.thinkingSince : null} ms={ms} />}

@@ -1,6 +1,6 @@
 // The chat page: the thread, and the preview beside it when something runs.
 import type { VNode } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { lazy } from "../ui/lazy.tsx";
 import { shown } from "../preview/state.ts";
 import { Thread } from "./thread.tsx";
@@ -10,7 +10,8 @@ const PreviewPane = lazy(() => import("../preview/pane.tsx"));
 
 export function ChatPage({ id }: { id: string | null }): VNode {
   const [isLoading, setLoading] = useState(id !== null);
-  useEffect(() => {
+  // In the same breath as the route: what is sent next must not land in the thread before.
+  useLayoutEffect(() => {
     let isGone = false;
     setLoading(id !== null);
     shown.value = null;

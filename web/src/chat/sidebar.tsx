@@ -15,7 +15,6 @@ import { Menu } from "../ui/menu.tsx";
 import { toast } from "../ui/toast.tsx";
 import { cursor, items, loadMore, query, refreshList, remove, rename } from "./store.ts";
 
-export const searchFocus = signal(0);
 const renaming = signal<ConversationItem | null>(null);
 const removing = signal<ConversationItem | null>(null);
 
@@ -87,9 +86,6 @@ export function Sidebar({ onLeave }: { onLeave: () => void }): VNode {
 }
 
 function Search(): VNode {
-  useEffect(() => {
-    if (searchFocus.value > 0) document.querySelector<HTMLInputElement>(".search input")?.focus();
-  }, [searchFocus.value]);
   return (
     <label class="search">
       <Icon name="search" />

@@ -4,7 +4,7 @@ import { api, ApiError } from "../core/api.ts";
 import { LiveRun } from "../core/live.ts";
 import { go } from "../core/router.ts";
 import type { RunState } from "../core/run.ts";
-import { explain, model } from "../core/session.ts";
+import { explain, loadModels, model } from "../core/session.ts";
 import { effort, thinking } from "../core/settings.ts";
 import { parentKey, pathOf } from "../core/tree.ts";
 import type { Conversation, ConversationItem, Message, RunStarted } from "../core/types.ts";
@@ -38,6 +38,7 @@ export async function refreshList(): Promise<void> {
   const mine = (listing = new AbortController());
   try {
     const page = await api.conversations(query.value, null, mine.signal);
+    if (mine.signal.aborted) return; // a newer listing is under way
     batch(() => {
       items.value = page.items;
       cursor.value = page.cursor;
@@ -49,7 +50,9 @@ export async function refreshList(): Promise<void> {
 
 export async function loadMore(): Promise<void> {
   if (!cursor.value) return;
-  const page = await api.conversations(query.value, cursor.value);
+  const under = listing?.signal;
+  const page = await api.conversations(query.value, cursor.value, under);
+  if (under?.aborted) return; // of another search than the one shown now
   const known = new Set(items.value.map((item) => item.id));
   items.value = [...items.value, ...page.items.filter((item) => !known.has(item.id))];
   cursor.value = page.cursor;
@@ -60,7 +63,18 @@ function changed(): void {
   void refreshList();
 }
 
-export async function open(id: string | null): Promise<void> {
+let wanted: string | null = null;
+/** Done when the conversation that was asked for is there: before, nothing has a place in it. */
+export let opening: Promise<void> = Promise.resolve();
+
+/** Shows a conversation; of several asked for quickly, the last. */
+export function open(id: string | null): Promise<void> {
+  wanted = id;
+  opening = load(id);
+  return opening;
+}
+
+async function load(id: string | null): Promise<void> {
   if (id !== null && current.value?.id === id) return;
   batch(() => {
     isMissing.value = false;
@@ -70,11 +84,13 @@ export async function open(id: string | null): Promise<void> {
   if (id === null) return;
   try {
     const conversation = await api.conversation(id);
+    if (wanted !== id) return;
     current.value = conversation;
     for (const message of conversation.messages) {
       if (message.state === "streaming" && message.run_id) follow(message.run_id, conversation.id, message.id, true);
     }
   } catch (error) {
+    if (wanted !== id) return;
     if (error instanceof ApiError && error.status === 404) isMissing.value = true;
     else toast(explain(error), "error");
   }
@@ -94,6 +110,7 @@ export async function remove(id: string): Promise<void> {
 
 /** Sends a message under a parent; `null` content answers the parent once more. False if refused. */
 export async function send(content: string | null, parentId: string | null): Promise<boolean> {
+  if (!model.value) await loadModels().catch(() => undefined); // sent before they were told
   const served = model.value;
   if (!served) {
     toast(t().noModels, "error");
@@ -115,6 +132,7 @@ export async function send(content: string | null, parentId: string | null): Pro
 async function create(): Promise<Conversation> {
   const item = await api.createConversation();
   const conversation = { ...item, messages: [] };
+  wanted = item.id;
   current.value = conversation;
   go("chat", item.id);
   return conversation;

@@ -23,7 +23,7 @@ export function Thinking({ text, since, ms }: ThinkingProps): VNode {
     <section class={isLive ? "thinking live" : "thinking"}>
       <button type="button" class="thinking-head" aria-expanded={isOpen} aria-controls={body} onClick={() => setChoice(!isOpen)}>
         <Icon name="bulb" />
-        <span>{isLive ? t().thinkingNow : ms !== null && ms >= 0 ? t().thoughtFor(seconds(ms / 1000)) : t().thought}</span>
+        <span>{isLive ? t().thinkingNow : ms !== null && ms >= 50 ? t().thoughtFor(seconds(ms / 1000)) : t().thought}</span>
         {isLive && <Clock since={since} />}
         <span class={isOpen ? "chevron open" : "chevron"}>
           <Icon name="right" />

@@ -97,7 +97,7 @@ export const api = {
 
   overview: (signal?: AbortSignal) => get<Overview>("admin/overview", signal),
   setLevel: (level: Level | "auto") => post<void>("admin/level", { level }),
-  users: (query: string) => get<{ users: AdminUser[] }>(`admin/users?query=${id(query)}`),
+  users: (query: string) => get<{ currency?: string; users: AdminUser[] }>(`admin/users?query=${id(query)}`),
   changeUser: (key: string, change: { locked?: boolean; role?: "user" | "admin" }) =>
     call<void>("PATCH", `admin/users/${id(key)}`, change),
   topUp: (key: string, amount: number) => post<void>(`admin/users/${id(key)}/topup`, { amount }),

@@ -41,6 +41,8 @@ export interface Usage {
   cached_tokens: number;
   completion_tokens: number;
   reasoning_tokens: number;
+  /** From the first thought to the first word of the answer; null without thinking. */
+  thinking_seconds?: number | null;
   seconds: number;
   first_token_seconds: number | null;
   cost: number | null;

@@ -110,7 +110,7 @@ function Users(): VNode {
             <div class="row-main">
               <strong>{user.name}</strong>
               {user.role === "admin" && <span class="badge accent">{t().admin}</span>}
-              {user.balance !== undefined && <small class="muted">{money(user.balance, "USD")}</small>}
+              {user.balance !== undefined && <small class="muted">{money(user.balance, value?.currency ?? "USD")}</small>}
             </div>
             <button type="button" class="button slim" onClick={() => setToppingUp(user)}>
               {t().topUp}

@@ -3,6 +3,7 @@ import "../styles/pages.css";
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { submitText } from "../chat/composer.tsx";
+import { open } from "../chat/store.ts";
 import { go } from "../core/router.ts";
 import demonstrations from "../examples/demonstrations.json";
 import { language, t } from "../i18n/index.ts";
@@ -52,6 +53,7 @@ export default function Examples(): VNode {
 }
 
 function ask(prompt: string): void {
+  void open(null);
   go("chat");
-  setTimeout(() => submitText(prompt));
+  submitText(prompt);
 }

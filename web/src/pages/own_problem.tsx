@@ -12,7 +12,7 @@ import { toast } from "../ui/toast.tsx";
 import { AnswerView } from "./answer.tsx";
 import { ask, type Asked } from "./asking.ts";
 
-const MAX_ANSWER = 1000; // characters that the server reads; the end holds the answer
+const MAX_ANSWER = 20_000; // characters that the server reads; the end holds the answer
 
 export function OwnProblem(): VNode {
   const [text, setText] = useState("");
@@ -63,7 +63,9 @@ function Judged({ text, asked }: { text: string; asked: Asked }): VNode {
   const ended = asked.ended.value;
   useEffect(() => {
     if (ended?.end?.state !== "complete") return;
-    api.verify(text, ended.content.slice(-MAX_ANSWER), language.value).then(setVerification, (failure: unknown) => toast(explain(failure), "error"));
+    // The working is in the thinking: its lines are checked too, the answer comes last.
+    const answer = `${ended.reasoning}\n${ended.content}`.slice(-MAX_ANSWER);
+    api.verify(text, answer, language.value).then(setVerification, (failure: unknown) => toast(explain(failure), "error"));
   }, [ended]);
   return (
     <section class="card problem">
@@ -74,8 +76,13 @@ function Judged({ text, asked }: { text: string; asked: Asked }): VNode {
 }
 
 function VerdictView({ verification }: { verification: Verification }): VNode {
-  const { verdict, expected, steps } = verification;
-  const hints: Record<Verdict, string> = { verified: t().verifiedHint, wrong: t().wrongHint, unverified: t().unverifiedHint };
+  const { verdict, kind, expected, steps } = verification;
+  const isProgram = kind === "program";
+  const hints: Record<Verdict, string> = {
+    verified: isProgram ? t().examplesHold : t().verifiedHint,
+    wrong: isProgram ? t().examplesFail : t().wrongHint,
+    unverified: isProgram ? t().noProgram : kind && kind !== "unknown" ? t().unreadAnswer : t().unverifiedHint,
+  };
   return (
     <div class="verdict-block">
       <p class={`verdict ${TONES[verdict]}`} role="status" data-verdict={verdict}>

@@ -1,6 +1,6 @@
 // Modal dialogues on the browser's own <dialog>: focus stays inside, Escape closes.
 import type { ComponentChildren, VNode } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { t } from "../i18n/index.ts";
 import { Icon } from "./icon.tsx";
 
@@ -13,7 +13,7 @@ interface DialogProps {
 
 export function Dialog({ title, onClose, children, wide = false }: DialogProps): VNode {
   const node = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = node.current!;
     if (!dialog.open) dialog.showModal();
   }, []);

@@ -1,6 +1,6 @@
 // A button with a list under it. Arrow keys move, Escape and a click elsewhere close.
 import type { ComponentChildren, VNode } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon, type IconName } from "./icon.tsx";
 
 export interface MenuItem {
@@ -25,7 +25,7 @@ interface MenuProps {
 export function Menu({ label, button, buttonClass = "icon-button", items, side = "right", up = false }: MenuProps): VNode {
   const [isOpen, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!isOpen) return;
     root.current!.querySelector<HTMLElement>("[role^=menuitem]")?.focus();
     const away = (event: Event): void => {

@@ -18,6 +18,7 @@ _OR: Final = re.compile(r"\bor\b|\band\b|[,;，；、或和]")
 _NAMED: Final = re.compile(r"\s*([a-z])(?:_?\d)?\s*=\s*(.+)", re.DOTALL)
 _YES: Final = frozenset({"yes", "true", "是", "对", "prime", "质数", "素数", "它是质数", "是质数"})
 _NO: Final = frozenset({"no", "false", "不是", "否", "错", "not prime", "合数", "不是质数"})
+_LABEL: Final = re.compile(r"^[^\d:=]*:")  # check:
 _MAX_STEPS: Final = 40
 _WORST_FIRST: Final[tuple[VerdictWord, ...]] = ("wrong", "unverified", "verified")
 
@@ -179,7 +180,7 @@ def _is_factorisation(answer: str, number: int) -> bool:
 
 def _judge_line(question: Question, line: str) -> VerdictWord:
     """One line of working: an equality that holds, or an equation with the same solutions."""
-    text = plain(line).lower()
+    text = _LABEL.sub("", plain(line).lower())
     if "=" not in text:
         return "unverified"
     try:
