@@ -16,7 +16,7 @@ import { StateBadge } from "./lab.tsx";
 import { merged, type Point } from "./series.ts";
 import { useLoaded } from "./use.ts";
 
-const FIRST = ["loss", "bits_per_byte", "bits", "reward", "pass@1", "pass", "length", "think", "load", "tokens_per_second"];
+const FIRST = ["loss", "bpb", "bits", "reward", "pass@1", "pass", "length", "think", "load", "tokens_per_second"];
 
 type Tab = "curves" | "samples" | "settings";
 
@@ -91,8 +91,10 @@ function useSeries(id: string | null): Record<string, Point[]> {
 }
 
 function rank(name: string): number {
+  const exact = FIRST.indexOf(name.toLowerCase());
+  if (exact >= 0) return exact;
   const found = FIRST.findIndex((part) => name.toLowerCase().includes(part));
-  return found < 0 ? FIRST.length : found;
+  return found < 0 ? 2 * FIRST.length : found + FIRST.length; // such as a module's own loss: further down
 }
 
 function Curves({ run, others }: { run: LabRun; others: LabRun[] }): VNode {
