@@ -497,7 +497,7 @@ def test_each_step_gives_something_up(clock: ManualClock) -> None:
     assert ladder.level == Level.NORMAL
 
 
-def test_load_moves_the_ladder_and_queue_only_runs_one_an_account(
+def test_load_moves_the_ladder_and_queue_only_serves_every_account_once_first(
     make: MakeAdmission, clock: ManualClock
 ) -> None:
     admission = make(max_running=2, max_queued=10)
@@ -508,8 +508,10 @@ def test_load_moves_the_ladder_and_queue_only_runs_one_an_account(
     other = admission.enter(job("b", 10))
     admission.finish(tickets[0], 10)
     assert other.running and admission.stats().num_running == 2
+    third = admission.enter(job("c", 10))
+    admission.finish(tickets[1], 10)
+    assert tickets[2].running and not third.running  # a had none left, and came first
     admission.finish(other, 10)
-    assert admission.stats().num_running == 1
-    admission.hold_level(Level.NORMAL)
-    admission.tick()
-    assert admission.stats().num_running == 2
+    assert third.running  # before a's second
+    admission.finish(third, 10)
+    assert admission.stats().num_running == 2  # nobody else waits: no place is left empty

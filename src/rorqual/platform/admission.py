@@ -289,15 +289,19 @@ class Admission:
         return len(self._running) < self._config.max_running and not self._at_limit(account_id)
 
     def _at_limit(self, account_id: str) -> bool:
-        limit = self._config.max_running_per_account
-        if self.ladder.level >= Level.QUEUE_ONLY:
-            limit = 1
-        return self._running_of[account_id] >= limit
+        return self._running_of[account_id] >= self._config.max_running_per_account
+
+    def _has_its_share(self, account_id: str) -> bool:
+        """Under overload one request an account comes first, whoever sends how many."""
+        crowded = self.ladder.level >= Level.QUEUE_ONLY
+        return self._at_limit(account_id) or (crowded and self._running_of[account_id] > 0)
 
     def _pump(self) -> list[Ticket]:
         started: list[Ticket] = []
         while len(self._running) < self._config.max_running:
-            entry = self._queue.pop(self._at_limit)
+            entry = self._queue.pop(self._has_its_share)
+            if entry is None:  # a place that nobody else wants is not left empty
+                entry = self._queue.pop(self._at_limit)
             if entry is None:
                 break
             ticket = entry.item

@@ -17,7 +17,7 @@ class Level(IntEnum):
     NORMAL = 0
     SHORTER_THINKING = 1
     SMALLER_MODEL = 2
-    QUEUE_ONLY = 3  # one running request an account; its others wait their turn
+    QUEUE_ONLY = 3  # an account's second request runs only if no other account waits for a first
     REGISTRATION_CLOSED = 4
 
 
