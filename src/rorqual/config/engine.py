@@ -50,10 +50,11 @@ class EngineConfig(BaseModel):
         "free; 1: nothing is ever pre-empted for lack of room",
     )
     num_speculative_tokens: Annotated[int, Field(ge=1, le=8)] | Literal["auto", "off"] = Field(
-        "auto",
+        "off",
         description="tokens that the model's own MTP module drafts, for the next step to verify; "
         "the output is the same, only sooner or later. auto: one, where steps timed with and "
-        "without say that it pays; a number: always so many",
+        "without say that it pays; a number: always so many. For models whose step takes long: "
+        "on the small ones that ship it does not pay",
     )
     prefix_caching: bool = Field(True, description="keep and share the blocks of equal beginnings")
     check_invariants: bool = Field(False, description="check the block tables after every step")
