@@ -91,7 +91,7 @@ function useSeries(id: string | null): Record<string, Point[]> {
 }
 
 function rank(name: string): number {
-  const exact = FIRST.indexOf(name.toLowerCase());
+  const exact = FIRST.indexOf(name.toLowerCase().split("/").pop()!);
   if (exact >= 0) return exact;
   const found = FIRST.findIndex((part) => name.toLowerCase().includes(part));
   return found < 0 ? 2 * FIRST.length : found + FIRST.length; // such as a module's own loss: further down
