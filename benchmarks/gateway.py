@@ -1,7 +1,7 @@
 """Rorqual as a gateway beside LiteLLM's proxy, both in front of the same fixed-pace server.
 
-    python benchmarks/gateway.py --build   # once: LiteLLM from PyPI into its own environment
-    python benchmarks/gateway.py           # under six minutes
+    python benchmarks/peers/build.py litellm   # once
+    python benchmarks/gateway.py               # under six minutes
 
 Rorqual runs in platform mode with accounts, prices and its ledger on (SQLite, every commit synced),
 LiteLLM with one key and no database, each as one server process with an OpenAI upstream. Streams
@@ -25,21 +25,18 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import venv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
+from peers.build import is_built, python_of
 from stub_client import Answer, Client
 
 from rorqual.config.sections import read_config_file
 from rorqual.config.server import ServerConfig
 from rorqual.platform import Platform
 
-ROOT = Path(__file__).resolve().parent.parent
-LITELLM = ROOT / "build" / "peers" / "litellm"
-PINS = Path(__file__).with_name("litellm.txt")
 _SHORT_TOKENS = 1
 _AFTER_SECONDS = 0.5  # for what a gateway does after it has answered
 _START_SECONDS = 120.0
@@ -99,9 +96,8 @@ class Load:
 
 
 def main() -> None:
-    """Build, or measure and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", action="store_true", help="install LiteLLM, then stop")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of one load")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
@@ -109,20 +105,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("rorqual", "litellm"), help="leave the other out")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     given = parser.parse_args()
-    if given.build:
-        build()
-        return
+    if given.only != "rorqual" and not is_built("litellm"):
+        parser.error("LiteLLM is not built: python benchmarks/peers/build.py litellm")
     found = measure(given)
     print_table(found)
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def build() -> None:
-    """LiteLLM's environment, versions as pinned."""
-    venv.create(LITELLM, with_pip=True, clear=True)
-    install = [str(LITELLM / "bin" / "python"), "-m", "pip", "install", "-q"]
-    subprocess.run([*install, "--no-deps", "-r", str(PINS)], check=True)
 
 
 def measure(given: argparse.Namespace) -> dict:
@@ -173,7 +161,7 @@ def start_targets(
         file = folder / "litellm.yaml"
         file.write_text(_LITELLM_YAML.format(stub=stub, key=_MASTER_KEY))
         run = "from litellm.proxy.proxy_cli import run_server; run_server()"
-        command = [str(LITELLM / "bin" / "python"), "-c", run, "--config", str(file)]
+        command = [str(python_of("litellm")), "-c", run, "--config", str(file)]
         command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
         url = f"http://127.0.0.1:{port}/health/liveliness"
         pid = start("litellm", command, url, LITELLM_LOCAL_MODEL_COST_MAP="True", PYTHONPATH="")

@@ -226,7 +226,7 @@ def all_figures(path: Path, documents: Sequence[Document], context: int) -> dict
 
 
 def bars(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What issue 4 asks of these figures: value, limit, kept."""
+    """What has to hold of these figures: value, limit, kept."""
     half = found.get("engine bf16, routes replayed", found["engine bf16"])
     own = found.get("trainer bf16, routes replayed", found["trainer bf16"])
     wanted: dict[str, tuple[float, float]] = {

