@@ -1,9 +1,11 @@
 """`rorqual serve`: the API and the web app over one model or several, on this machine at first."""
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Annotated
 
+import segno
 import typer
 from pydantic import ValidationError
 from uvicorn.loops.auto import auto_loop_factory
@@ -22,8 +24,6 @@ from rorqual.server import (
     create_app,
     network_address,
     open_models,
-    qr_code,
-    terminal_text,
 )
 from rorqual.server.serving import check_bind, run_server
 
@@ -113,10 +113,17 @@ def _for_phone(settings: ServerConfig) -> tuple[ServerConfig, str]:
     ), fingerprint
 
 
+def _code(text: str) -> str:
+    """A QR code for a terminal, dark on white whatever its colours."""
+    drawn = io.StringIO()
+    segno.make_qr(text).terminal(drawn, compact=True)
+    return "\n".join(f"\x1b[97;40m{line}\x1b[0m" for line in drawn.getvalue().splitlines())
+
+
 def _invite(base: str, pairing: Pairing, fingerprint: str) -> None:
     """Two links, each for one device: as a code for the phone, as text for this machine."""
     link = base + pairing.path()
-    print(terminal_text(qr_code(link)))
+    print(_code(link))
     say(
         f"scan it with the phone's camera, or open {link} there: it works once, for ten minutes\n"
         f"on this machine: {base}{pairing.path()}\n"

@@ -4,7 +4,6 @@ from rorqual.server.admin_app import create_admin_app
 from rorqual.server.application import create_app
 from rorqual.server.models import Models, open_models
 from rorqual.server.pairing import Pairing, certificate, network_address
-from rorqual.server.qr_code import qr_code, terminal_text
 from rorqual.server.services import Asker, Services
 
 __all__ = [
@@ -17,6 +16,4 @@ __all__ = [
     "create_app",
     "network_address",
     "open_models",
-    "qr_code",
-    "terminal_text",
 ]

@@ -83,7 +83,7 @@ class UpstreamBackend:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._client.close()
+        await self._client.close()
         self._state = "down"
 
     async def prepare(self, request: GenerationRequest) -> Prepared:
