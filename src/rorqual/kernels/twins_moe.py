@@ -58,10 +58,11 @@ def moe_experts_grouped(
     x: Tensor, expert_idx: Tensor, expert_weight: Tensor, gate_up: Tensor, down: Tensor
 ) -> Tensor:
     """One `grouped_mm` per matrix. Shapes as `moe_experts`."""
-    order = expert_idx.flatten().argsort(stable=True)  # [M * K] slots, by expert
+    by_expert, order = expert_idx.flatten().sort(stable=True)  # 2 x [M * K], slots by expert
     token = order // expert_idx.shape[1]  # [M * K]
-    counts = torch.bincount(expert_idx.flatten(), minlength=down.shape[0])
-    ends = counts.cumsum(0).to(torch.int32)  # [E]
+    # Where each expert's rows end, without asking a GPU how many there are.
+    experts = torch.arange(down.shape[0], device=x.device)
+    ends = torch.searchsorted(by_expert, experts, right=True, out_int32=True)  # [E]
     gate, up = F.grouped_mm(x[token], gate_up.transpose(1, 2), offs=ends).chunk(2, dim=-1)
     hidden = F.silu(gate) * up  # [M * K, F]
     rows = F.grouped_mm(hidden, down.transpose(1, 2), offs=ends)  # [M * K, H]

@@ -81,7 +81,9 @@ class Router(nn.Module):
 
 def count_tokens(routing: Routing, num_experts: int) -> Tensor:
     """Token assignments per expert. [E] int64"""
-    return torch.bincount(routing.expert_idx.flatten(), minlength=num_experts)
+    chosen = routing.expert_idx.flatten()
+    counts = torch.zeros(num_experts, dtype=torch.long, device=chosen.device)
+    return counts.scatter_add_(0, chosen, torch.ones_like(chosen))  # bincount would wait for a GPU
 
 
 def balance_loss(routing: Routing, batch_size: int, config: ModelConfig) -> Tensor:

@@ -22,16 +22,18 @@ class LoadCounter:
             if isinstance(layer.mlp, MoE)
         }
         self._row = {layer_idx: row for row, layer_idx in enumerate(self.layers)}
-        self.counts = torch.zeros(len(self.layers), model.config.num_experts, dtype=torch.long)
+        device = model.lm_head.weight.device
+        shape = (len(self.layers), model.config.num_experts)
+        self.counts = torch.zeros(shape, dtype=torch.long, device=device)
 
     def add(self, routing: tuple[RoutingStatistics, ...]) -> None:
         """Count one micro-batch."""
         for statistics in routing:
-            self.counts[self._row[statistics.layer_idx]] += statistics.tokens_per_expert.cpu()
+            self.counts[self._row[statistics.layer_idx]] += statistics.tokens_per_expert
 
     def gather(self, processes: Processes) -> Tensor:
         """The step's counts over all processes, and start anew. [num MoE layers, E]"""
-        total = processes.sum(self.counts.to(processes.device)).cpu()
+        total = processes.sum(self.counts).cpu()
         self.counts = torch.zeros_like(self.counts)
         return total
 

@@ -8,7 +8,7 @@ Its step is 0.2 * sqrt(larger side) (Moonlight section 2.2), so AdamW's learning
 NOTE: gate and up projections of an expert lie in one tensor but are two matrices.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -63,22 +63,23 @@ class Muon(Optimizer):
         assert closure is None, "this optimizer takes no closure"
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            updates = [self._momentum(p, group["momentum"]) for p in parameters]
-            for parameter, direction in zip(
-                parameters, self._directions(parameters, updates), strict=True
-            ):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(direction, alpha=-group["lr"])
+            if not parameters:
+                continue
+            updates = self._momenta(parameters, group["momentum"])
+            directions = self._directions(parameters, updates)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, directions, alpha=-group["lr"])
 
-    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        buffer = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(buffer, momentum)
+    def _momenta(self, parameters: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(gradient)
+        buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return torch._foreach_lerp(gradients, buffers, momentum)
 
-    def _directions(self, parameters: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
+    def _directions(self, parameters: list[Tensor], updates: Sequence[Tensor]) -> list[Tensor]:
         """The scaled, orthogonalised update of each parameter, one batch per matrix shape."""
         stacks = [
             self._matrices(parameter, update)
