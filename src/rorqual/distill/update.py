@@ -65,7 +65,7 @@ class DistillUpdate:
         hidden = out.hidden.flatten(0, 1)[batch.position]  # [M, H]
         loss, scoring = self.source.loss(self.student, hidden, batch, self.dtype)
         (loss / num_tokens).backward()
-        self.load.add(out.routing)
+        self.load.add(self.load.of(out.routing))
         spent.add(scoring)
         spent.add(Tokens(student_training=packed_tokens(batch)))
         return float(loss.detach())

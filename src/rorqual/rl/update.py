@@ -176,7 +176,7 @@ class GRPOUpdate:
         sums.clip_low += low * len(now)
         sums.clip_high += high * len(now)
         if sampled is not None:
-            self.load.add(scored.routing)
+            self.load.add(self.load.of(scored.routing))
             self._compare(batch, sampled, scored, sums)
 
     def _compare(

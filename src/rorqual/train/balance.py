@@ -26,10 +26,16 @@ class LoadCounter:
         shape = (len(self.layers), model.config.num_experts)
         self.counts = torch.zeros(shape, dtype=torch.long, device=device)
 
-    def add(self, routing: tuple[RoutingStatistics, ...]) -> None:
-        """Count one micro-batch."""
-        for statistics in routing:
-            self.counts[self._row[statistics.layer_idx]] += statistics.tokens_per_expert
+    def of(self, routing: tuple[RoutingStatistics, ...]) -> Tensor:
+        """The counts of one forward, of which MTP layers may be missing. [num MoE layers, E]"""
+        found = {self._row[one.layer_idx]: one.tokens_per_expert for one in routing}
+        none = torch.zeros_like(self.counts[0]) if len(found) < len(self.counts) else None
+        rows = [found.get(row, none) for row in range(len(self.counts))]
+        return torch.stack([row for row in rows if row is not None]) if rows else self.counts
+
+    def add(self, counts: Tensor) -> None:
+        """Count one micro-batch. [num MoE layers, E]"""
+        self.counts = self.counts + counts
 
     def gather(self, processes: Processes) -> Tensor:
         """The step's counts over all processes, and start anew. [num MoE layers, E]"""

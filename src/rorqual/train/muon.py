@@ -67,8 +67,8 @@ class Muon(Optimizer):
                 continue
             updates = self._momenta(parameters, group["momentum"])
             directions = self._directions(parameters, updates)
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, directions, alpha=-group["lr"])
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_add_(parameters, directions, alpha=-group["lr"])  # pyright: ignore[reportPrivateImportUsage]
 
     def _momenta(self, parameters: list[Tensor], momentum: float) -> tuple[Tensor, ...]:
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -76,8 +76,8 @@ class Muon(Optimizer):
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(gradient)
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        return torch._foreach_lerp(gradients, buffers, momentum)
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+        return torch._foreach_lerp(gradients, buffers, momentum)  # pyright: ignore[reportPrivateImportUsage]
 
     def _directions(self, parameters: list[Tensor], updates: Sequence[Tensor]) -> list[Tensor]:
         """The scaled, orthogonalised update of each parameter, one batch per matrix shape."""

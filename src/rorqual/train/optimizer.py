@@ -50,6 +50,7 @@ class RunOptimizer:
 
     def __init__(self, model: Transformer, config: OptimizerSettings, *, with_mtp: bool = True):
         """with_mtp: whether the MTP modules are trained too."""
+        self.keep_gradients = False  # a CUDA graph adds to them where they are
         untouched = () if with_mtp else mtp_prefixes(model)
         self.names: dict[Tensor, str] = {
             parameter: name
@@ -85,9 +86,9 @@ class RunOptimizer:
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Drop the gradients."""
+        """Drop the gradients, or empty them where they are."""
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=not self.keep_gradients)
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts as `<parameter name>/<field>`."""

@@ -3,10 +3,12 @@
 The gradient is that of one large batch whatever the number of micro-batches and processes: every
 sum of losses is divided by the number of targets of the whole step. A step whose loss or gradient
 norm is not finite, or whose norm spikes, changes nothing.
+
+On one GPU, forward and backward of micro-batches of a recurring shape are replayed as a CUDA graph.
 """
 
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,11 +21,14 @@ from rorqual.config import TrainConfig
 from rorqual.model import IGNORED, LossTerms, PackedTokens, Transformer, loss_terms
 from rorqual.parallel import Processes
 from rorqual.train.balance import LoadCounter, max_violation
+from rorqual.train.graphed import Graphed
 from rorqual.train.optimizer import RunOptimizer
 from rorqual.train.schedule import bias_update_speed, learning_rate, mtp_weight
 
 _NORM_WINDOW = 64  # accepted gradient norms that a spike is measured against
 _NORM_WARMUP = 16  # fewer than this say nothing yet
+_RECURRING = 4  # steps of one shape after which it is worth a CUDA graph
+_MOST_GRAPHS = 2  # each holds the memory of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class TrainStep:
         self.optimizer = RunOptimizer(model, config)
         self.load = LoadCounter(model)
         self.recent_norms: deque[float] = deque(maxlen=_NORM_WINDOW)
+        self._graphs: dict[tuple[torch.Size, bool], Graphed] = {}
+        self._shapes_seen: Counter[tuple[torch.Size, bool]] = Counter()
 
     def run(self, micro_batches: Sequence[PackedTokens], progress: float) -> StepResult:
         """Train on this process's micro-batches of one step."""
@@ -58,15 +65,13 @@ class TrainStep:
         num_rows = sum(batch.tokens.shape[0] for batch in micro_batches)
         sums = torch.zeros(3, dtype=torch.float64, device=self.processes.device)
         weight = mtp_weight(self.config, progress) if num_mtp else 0.0
+        self._prepare_graph(micro_batches[0], targets)
         for batch in micro_batches:
-            terms = self._terms(batch)
-            self.load.add(terms.routing)
             share = batch.tokens.shape[0] / num_rows / self.processes.world_size
-            parts = self._parts(terms, targets, share)  # [3]
-            loss = parts[0] + weight * parts[1] + self._balance_weight() * parts[2]
-            # FSDP averages gradients over processes; these losses are already shares of a sum.
-            (loss * self.processes.world_size).backward()
-            sums += parts.detach().double()
+            scales = torch.tensor([weight, share], device=sums.device)
+            parts, counts = self._gradients(batch, targets, scales)
+            self.load.add(counts)
+            sums += parts
         return self._finish(self.processes.sum(sums), progress, int(targets[0]))
 
     def rehearse(self, micro_batches: Sequence[PackedTokens]) -> None:
@@ -79,6 +84,51 @@ class TrainStep:
     def forget(self) -> None:
         """Drop the moments that rehearsed steps left; weights and biases never moved."""
         self.optimizer = RunOptimizer(self.model, self.config)
+
+    def _gradients(
+        self, batch: PackedTokens, targets: Tensor, scales: Tensor
+    ) -> tuple[Tensor, ...]:
+        """As `_differentiate`, replayed if this shape was recorded."""
+        graph = self._graphs.get(_shape(batch))
+        tensors = [t for t in (batch.tokens, batch.document_idx, batch.loss_mask) if t is not None]
+        return (graph or self._differentiate)(targets, scales, *tensors)
+
+    def _prepare_graph(self, batch: PackedTokens, targets: Tensor) -> None:
+        """Record a shape that recurs; gradients are zeros between steps and stay where they are."""
+        if self.processes.device.type != "cuda" or self.processes.world_size > 1:
+            return
+        shape = _shape(batch)
+        self._shapes_seen[shape] += 1
+        if self._shapes_seen[shape] != _RECURRING or len(self._graphs) == _MOST_GRAPHS:
+            return
+        for parameter in self.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        tensors = [t for t in (batch.tokens, batch.document_idx, batch.loss_mask) if t is not None]
+        scales = torch.ones(2, device=targets.device)
+        self._graphs[shape] = Graphed(self._differentiate, [targets, scales, *tensors])
+        self.optimizer.keep_gradients = True
+        self.optimizer.zero_grad()
+
+    def _differentiate(
+        self,
+        targets: Tensor,
+        scales: Tensor,
+        tokens: Tensor,
+        document_idx: Tensor,
+        loss_mask: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Add a micro-batch's gradients; its losses [3] and tokens per expert [layers, E].
+
+        targets [1 + num_mtp] of the whole step; scales [2]: the weight of MTP, and the share of the
+        step's rows.
+        """
+        weight, share = scales.unbind()
+        terms = self._terms(PackedTokens(tokens, document_idx, loss_mask))
+        parts = self._parts(terms, targets, share)  # [3]
+        loss = parts[0] + weight * parts[1] + self._balance_weight() * parts[2]
+        # FSDP averages gradients over processes; these losses are already shares of a sum.
+        (loss * self.processes.world_size).backward()
+        return parts.detach().double(), self.load.of(terms.routing)
 
     def _terms(self, batch: PackedTokens) -> LossTerms:
         return loss_terms(
@@ -99,7 +149,7 @@ class TrainStep:
     def _balance_weight(self) -> float:
         return 0.0 if self.config.balancing == "none" else self.model.config.aux_loss_alpha
 
-    def _parts(self, terms: LossTerms, targets: Tensor, share: float) -> Tensor:
+    def _parts(self, terms: LossTerms, targets: Tensor, share: Tensor) -> Tensor:
         """Main, MTP (mean over depths) and balance losses as shares of the step's means. [3]"""
         main = terms.main / targets[0]
         mtp = torch.zeros_like(main)
@@ -134,3 +184,7 @@ class TrainStep:
         if grad_norm > self.config.spike_factor * usual:
             return f"gradient norm {grad_norm:.3g} is {grad_norm / usual:.0f} times the median"
         return None
+
+
+def _shape(batch: PackedTokens) -> tuple[torch.Size, bool]:
+    return batch.tokens.shape, batch.loss_mask is not None
