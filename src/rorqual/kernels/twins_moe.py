@@ -91,8 +91,17 @@ def moe_experts(
     return form(x, expert_idx, expert_weight, gate_up, down)
 
 
+def runs_grouped(dtype: torch.dtype, device: torch.device, *widths: int) -> bool:
+    """Whether `grouped_mm` takes matrices of this dtype and these widths, in whole 16 bytes a row.
+
+    The loop asks the device how many rows each expert has; the grouped form never waits for it.
+    """
+    dtypes = (torch.bfloat16, torch.float32) if device.type == "cpu" else (torch.bfloat16,)
+    return dtype in dtypes and all(width * dtype.itemsize % 16 == 0 for width in widths)
+
+
 def _grouped_runs(x: Tensor, gate_up: Tensor, down: Tensor) -> bool:
-    """Whether `grouped_mm` takes these: one dtype of 2 or 4 bytes, rows of whole 16 bytes."""
-    dtypes = (torch.bfloat16, torch.float32) if x.device.type == "cpu" else (torch.bfloat16,)
-    aligned = all(size * x.element_size() % 16 == 0 for size in (x.shape[1], down.shape[2]))
-    return x.dtype in dtypes and gate_up.dtype == down.dtype == x.dtype and aligned and len(x) > 0
+    """Whether these operands can take the grouped form."""
+    one_dtype = gate_up.dtype == down.dtype == x.dtype
+    fits = runs_grouped(x.dtype, x.device, x.shape[1], down.shape[2])
+    return one_dtype and fits and len(x) > 0

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
 from rorqual.config import TrainConfig
+from rorqual.kernels.twins_moe import runs_grouped
 from rorqual.model import IGNORED, LossTerms, PackedTokens, Transformer, loss_terms
 from rorqual.parallel import Processes
 from rorqual.train.balance import LoadCounter, max_violation
@@ -95,7 +96,7 @@ class TrainStep:
 
     def _prepare_graph(self, batch: PackedTokens, targets: Tensor) -> None:
         """Record a shape that recurs; gradients are zeros between steps and stay where they are."""
-        if self.processes.device.type != "cuda" or self.processes.world_size > 1:
+        if self.processes.world_size > 1 or not self._can_be_recorded():
             return
         shape = _shape(batch)
         self._shapes_seen[shape] += 1
@@ -108,6 +109,13 @@ class TrainStep:
         self._graphs[shape] = Graphed(self._differentiate, [targets, scales, *tensors])
         self.optimizer.keep_gradients = True
         self.optimizer.zero_grad()
+
+    def _can_be_recorded(self) -> bool:
+        """Whether a forward and backward never waits for the device, which must be a GPU."""
+        device, model = self.processes.device, self.model.config
+        widths = (model.hidden_size, model.moe_intermediate_size)
+        grouped = not self.load.layers or runs_grouped(self.dtype, device, *widths)
+        return device.type == "cuda" and grouped
 
     def _differentiate(
         self,
