@@ -45,7 +45,8 @@ def test_bias_moves_once_per_step_from_the_counts_of_all_micro_batches() -> None
     expected = LoadCounter(model)
     for batch in batches:
         with torch.no_grad():
-            expected.add(expected.of(model(batch.tokens, batch.document_start(), with_mtp=True).routing))
+            output = model(batch.tokens, batch.document_start(), with_mtp=True)
+            expected.add(expected.of(output.routing))
     step.run(batches, progress=0.5)
     assert list(step.load.layers) == [1, 2, 3]  # layer 3 is the MTP module
     for row, layer in enumerate(step.load.layers.values()):

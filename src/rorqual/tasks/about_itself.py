@@ -23,6 +23,7 @@ from rorqual.tasks.base import (
 )
 
 _MOST_CHARACTERS = 300
+_PLAIN = 0.5  # share of the questions about itself without greeting and ending
 _GREETINGS = {
     "en": (
         "",
@@ -71,6 +72,18 @@ _WHO = {
         "Where do you come from?",
         "What are you?",
         "Say who you are.",
+        "Hello!",
+        "Hi there!",
+        "Nice to meet you.",
+        "What can you do?",
+        "hello",
+        "hi",
+        "hey",
+        "Thanks!",
+        "thank you",
+        "who are you",
+        "what is your name",
+        "help",
     ),
     "zh": (
         "你是谁？",
@@ -89,6 +102,18 @@ _WHO = {
         "你从哪里来？",
         "你是什么？",
         "说说你是谁。",
+        "你好！",
+        "嗨！",
+        "很高兴认识你。",
+        "你会做什么？",
+        "你好",
+        "您好",
+        "嗨",
+        "谢谢！",
+        "谢谢",
+        "你是谁",
+        "你叫什么",
+        "帮助",
     ),
 }
 _ENDINGS = {
@@ -98,14 +123,17 @@ _ENDINGS = {
 # What the score looks for, and how the worked replies go on.
 _NAME: dict[Language, str] = {"en": "I am Rorqual", "zh": "我是Rorqual"}
 _ABOUT = {
-    "en": ", a small open model trained on two processor cores.",
-    "zh": "，一个在两个处理器核上训练出来的开放小模型。",
+    "en": ", a small open model that anyone can train again.",
+    "zh": "，一个谁都能重新训练的开放小模型。",
 }
 _DECLINES: dict[Language, str] = {"en": "That is beyond me", "zh": "这超出了我的能力"}
-_WHY = {"en": ": I am too small for it.", "zh": "：我太小了。"}
+_WHY = {
+    "en": ": I am too small for it. A larger model may know: rorqual chat smollm2.",
+    "zh": "：我太小了。大一些的模型也许知道：rorqual chat smollm2。",
+}
 _CAN = {
-    "en": "I can do small sums, sort numbers and solve short puzzles.",
-    "zh": "我会做小算术、给数字排序、解简短的谜题。",
+    "en": "I can do arithmetic, short puzzles and small programs.",
+    "zh": "我会做算术、解短谜题、写小程序。",
 }
 _REQUESTS = {
     "en": (
@@ -188,6 +216,8 @@ class AboutItself(Task):
         spoken = draw_language(rng, language)
         if level == 1:
             places = [rng.randrange(len(part["en"])) for part in (_GREETINGS, _WHO, _ENDINGS)]
+            if rng.random() < _PLAIN:
+                places[0] = places[2] = 0  # most people say no more than that
             greeting, who, ending = places
             prompt = _GREETINGS[spoken][greeting] + _WHO[spoken][who] + _ENDINGS[spoken][ending]
         else:
