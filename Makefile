@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 NATIVE := $(wildcard src/rorqual/kernels/native/*)
 WEB := $(wildcard web/*.* web/src/*.* web/src/*/*.* web/public/*.* web/scripts/*.*)
 
-.PHONY: setup run train speedrun test check soak bench lock clean
+.PHONY: setup run train speedrun reproduce-pocket test check soak bench lock clean
 
 setup: $(READY)
 
@@ -42,6 +42,12 @@ train: setup
 speedrun: setup
 	$(BIN)/rorqual data fetch --profile $(PROFILE)
 	$(BIN)/rorqual speedrun --preset laptop --out runs/speedrun
+
+# The path of the models that ship, about half a day on two cores; goes on where it stopped.
+reproduce-pocket: setup
+	$(BIN)/rorqual data fetch --profile small
+	$(BIN)/rorqual speedrun --preset pocket --out runs/pocket
+	$(BIN)/rorqual speedrun --preset krill --out runs/krill
 
 test: setup
 	$(BIN)/python tests/tokenizer/fetch_published.py

@@ -1,6 +1,5 @@
 // Before the first message: a greeting and four ways to begin.
 import type { VNode } from "preact";
-import demonstrations from "../examples/demonstrations.json";
 import { mayChat, me } from "../core/session.ts";
 import { hrefOf } from "../core/router.ts";
 import { language, t } from "../i18n/index.ts";
@@ -14,16 +13,11 @@ interface Suggestion {
   prompt: string;
 }
 
-function promptFor(ball: string, program: string): string {
-  const fitting = demonstrations.filter((one) => one.program === program && one.ball === ball);
-  return (fitting[0] ?? demonstrations[0]!).prompt;
-}
-
 function suggestions(): Suggestion[] {
   const words = t();
   return [
-    { icon: "play", title: words.suggestBall, hint: words.suggestBallHint, prompt: promptFor("yellow", "javascript") },
-    { icon: "spark", title: words.suggestTriangle, hint: words.suggestTriangleHint, prompt: promptFor("red", "python") },
+    { icon: "play", title: words.suggestBall, hint: words.suggestBallHint, prompt: words.suggestBallPrompt },
+    { icon: "spark", title: words.suggestTriangle, hint: words.suggestTriangleHint, prompt: words.suggestTrianglePrompt },
     { icon: "cap", title: words.suggestMaths, hint: words.suggestMathsHint, prompt: words.suggestMathsPrompt },
     { icon: "bulb", title: words.suggestExplain, hint: words.suggestExplainHint, prompt: words.suggestExplainPrompt },
   ];
