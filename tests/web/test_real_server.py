@@ -349,3 +349,13 @@ def test_nothing_of_one_account_is_another_s(open_page: PagesIn, platform: RealS
     other.goto(f"{platform.url}/#/admin")
     other.wait_for_selector("text=For administrators only")
     assert last_answer(platform, mine) == told
+
+
+def test_about_shows_whose_signature_the_model_carries(page: Any, local: RealServer) -> None:
+    with local.client() as http:
+        (model,) = http.get("/.well-known/release.json").json()["models"]
+    page.goto(f"{local.url}/#/about")
+    page.wait_for_selector(".fingerprint")
+    shown = page.locator(".fingerprint").all_inner_texts()
+    assert shown == [model["signature"]["digest"], model["signature"]["fingerprint"]]
+    assert page.locator(f"text={model['signature']['label']}").is_visible()

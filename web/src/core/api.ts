@@ -1,7 +1,7 @@
 // One fetch for everything. A change carries X-Rorqual, which no foreign page can send.
 import type {
   AdminUser, ApiKey, Balance, Challenge, Conversation, ConversationItem, EngineStatus, LabDetails,
-  LabMetrics, LabRun, LabSamples, Level, Me, Model, Overview, Proof, RunRequest, RunStarted,
+  LabMetrics, LabRun, LabSamples, Level, Me, Model, Overview, Proof, Release, RunRequest, RunStarted,
   TutorFamily, UsageReport, Verification,
 } from "./types.ts";
 
@@ -72,6 +72,7 @@ export const api = {
   signIn: (name: string, password: string, proof: Proof | null) => post<Me>("session", { name, password, proof }),
   signOut: () => call<void>("DELETE", "session"),
   models: () => get<{ models: Model[] }>("models"),
+  release: (signal?: AbortSignal) => get<Release>("../.well-known/release.json", signal),
   status: (signal?: AbortSignal) => get<EngineStatus>("status", signal),
 
   conversations: (query: string, cursor: string | null, signal?: AbortSignal) =>

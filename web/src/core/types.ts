@@ -28,6 +28,11 @@ export interface Model {
   bytes: number;
 }
 
+/** Of /.well-known/release.json: what the server says of the files that it serves. */
+export interface Release {
+  models: { id: string; signature: { label: string; digest: string | null; fingerprint: string | null } }[];
+}
+
 export interface EngineStatus {
   engine: "ready" | "loading" | "restarting" | "down";
   running: number;

@@ -303,7 +303,9 @@ export const en = {
   models: "Models",
   size: "Size",
   context: "Context",
-  notSigned: "This build carries no signed manifest yet.",
+  signature: "Signature",
+  digest: "Digest of the files",
+  fingerprint: "Key fingerprint",
   privacy: "Privacy",
   privacyText: "Conversations are kept on this server, under your account. This page loads nothing from anywhere else.",
 };

@@ -293,7 +293,9 @@ export const zh: Dictionary = {
   models: "模型",
   size: "大小",
   context: "上下文",
-  notSigned: "此版本尚未附带签名清单。",
+  signature: "签名",
+  digest: "文件摘要",
+  fingerprint: "密钥指纹",
   privacy: "隐私",
   privacyText: "对话保存在本服务器你的账户下。本页面不从别处加载任何内容。",
 };

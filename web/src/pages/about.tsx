@@ -1,13 +1,27 @@
-// What this is, which models it serves, and under which licence.
+// What this is, which models it serves, whose signatures they carry, and under which licence.
 import "../styles/pages.css";
 import type { VNode } from "preact";
 import { describe } from "../chat/picker.tsx";
+import { api } from "../core/api.ts";
 import { bytes, short } from "../core/format.ts";
 import { me, models } from "../core/session.ts";
 import { t } from "../i18n/index.ts";
 import { Mark } from "../ui/icon.tsx";
+import { useLoaded } from "./use.ts";
+
+function Fact({ name, children, code = false }: { name: string; children: string | null; code?: boolean }): VNode | null {
+  if (!children) return null;
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{code ? <code class="fingerprint">{children}</code> : children}</dd>
+    </div>
+  );
+}
 
 export default function About(): VNode {
+  const release = useLoaded((signal) => api.release(signal), null).value;
+  const signatureOf = (id: string) => release?.models.find((one) => one.id === id)?.signature;
   return (
     <div class="page narrow">
       <header class="about-head">
@@ -23,34 +37,25 @@ export default function About(): VNode {
             <strong>{one.title}</strong> <code>{one.id}</code>
             <small class="muted">{describe(one)}</small>
             <dl class="facts">
-              <div>
-                <dt>{t().size}</dt>
-                <dd>{bytes(one.bytes)}</dd>
-              </div>
-              <div>
-                <dt>{t().context}</dt>
-                <dd>{short(one.context_length)}</dd>
-              </div>
+              <Fact name={t().size}>{bytes(one.bytes)}</Fact>
+              <Fact name={t().context}>{short(one.context_length)}</Fact>
+              <Fact name={t().signature}>{signatureOf(one.id)?.label ?? null}</Fact>
+              <Fact name={t().digest} code>
+                {signatureOf(one.id)?.digest ?? null}
+              </Fact>
+              <Fact name={t().fingerprint} code>
+                {signatureOf(one.id)?.fingerprint ?? null}
+              </Fact>
             </dl>
           </div>
         ))}
       </section>
       <section class="card">
         <dl class="facts">
-          <div>
-            <dt>{t().version}</dt>
-            <dd>{me.value?.version ?? ""}</dd>
-          </div>
-          <div>
-            <dt>{t().licence}</dt>
-            <dd>{t().licenceText}</dd>
-          </div>
-          <div>
-            <dt>{t().privacy}</dt>
-            <dd>{t().privacyText}</dd>
-          </div>
+          <Fact name={t().version}>{me.value?.version ?? ""}</Fact>
+          <Fact name={t().licence}>{t().licenceText}</Fact>
+          <Fact name={t().privacy}>{t().privacyText}</Fact>
         </dl>
-        <p class="notice quiet">{t().notSigned}</p>
       </section>
     </div>
   );
