@@ -103,7 +103,8 @@ class TrainStep:
         if self._shapes_seen[shape] != _RECURRING or len(self._graphs) == _MOST_GRAPHS:
             return
         for parameter in self.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is None:  # else an earlier graph adds to it
+                parameter.grad = torch.zeros_like(parameter)
         tensors = [t for t in (batch.tokens, batch.document_idx, batch.loss_mask) if t is not None]
         scales = torch.ones(2, device=targets.device)
         self._graphs[shape] = Graphed(self._differentiate, [targets, scales, *tensors])
