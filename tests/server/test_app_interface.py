@@ -1,12 +1,14 @@
 """The app's interface: conversations, durable runs, tutor, lab, pages."""
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from rorqual.checkpoint import record_end
 from tests.server.conftest import MODEL, Running, ServerFactory
 from tests.server.scripted import ScriptRunner, make_tokenizer
 
@@ -185,10 +187,29 @@ def test_the_tutor_asks_hints_and_checks(server: Running) -> None:
         assert post(http, "/api/tutor/problems", family="no", level=1).status_code == 400
 
 
+def test_the_lab_tells_a_finished_run_from_a_stopped_one(
+    start_server: ServerFactory, tmp_path: Path
+) -> None:
+    ends = {"whole": "done", "cut": "SIGTERM", "budget": "time budget", "killed": None}
+    for name, ended in ends.items():
+        run = tmp_path / name
+        run.mkdir()
+        (run / "config.json").write_text('{"train": {}}')
+        (run / "metrics.jsonl").write_text('{"kind": "step", "step": 1}\n')
+        (run / "report.html").write_text("written as the run goes")
+        os.utime(run / "metrics.jsonl", (0, 0))
+        if ended:
+            record_end(run, ended)
+    with start_server(ANSWERS, lab={"runs_folder": str(tmp_path)}).http as http:
+        states = {run["id"]: run["state"] for run in http.get("/api/lab/runs").json()["runs"]}
+    assert states == {"whole": "done", "cut": "stopped", "budget": "done", "killed": "stopped"}
+
+
 def test_the_lab_shows_runs_and_nothing_beside_them(server: Running) -> None:
     with server.http as http:
         (run,) = http.get("/api/lab/runs").json()["runs"]
         assert (run["id"], run["kind"], run["step"]) == ("tiny", "train", 3)
+        assert run["state"] == "running"  # its log is fresh
         series = http.get("/api/lab/runs/tiny/metrics", params={"after": 1}).json()["series"]
         assert series == {"loss": [[2, 3.0], [3, 2.0]]}
         shown = http.get("/api/lab/runs/tiny").json()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rorqual.checkpoint import load_model, save_model
+from rorqual.checkpoint import ended_by, load_model, save_model
 from rorqual.cli.main import main
 from rorqual.release import examine, known_keys
 from rorqual.tokenizer import Tokenizer
@@ -90,9 +90,11 @@ def test_stopped_by_sigterm_and_resumed_equals_uninterrupted(
     process.send_signal(signal.SIGTERM)
     _, said = finish(process, expected=1)
     assert "stopped by SIGTERM" in said and "--resume" in said
+    assert ended_by(out) == "SIGTERM"
     steps = len(metrics(out))
     assert wanted <= steps < 32
     finish(start(corpus, out, "--resume"))
+    assert ended_by(out) == "done"
     assert weights(out) == weights(finished), f"differs after stopping at step {steps}"
     losses = [[record["loss"] for record in metrics(run)] for run in (out, finished)]
     assert losses[0] == losses[1]

@@ -12,7 +12,14 @@ from rorqual.checkpoint.atomic import atomic_directory, resolve_directory
 from rorqual.checkpoint.hf import Placement, placements, required_placements
 from rorqual.checkpoint.models import resolve_model
 from rorqual.checkpoint.reading import CheckpointReader
-from rorqual.checkpoint.runs import checkpoint_path, checkpoint_steps, model_directory
+from rorqual.checkpoint.runs import (
+    checkpoint_path,
+    checkpoint_steps,
+    ended_by,
+    forget_end,
+    model_directory,
+    record_end,
+)
 from rorqual.checkpoint.weights import Weights, open_weights
 
 if TYPE_CHECKING:
@@ -33,6 +40,8 @@ __all__ = [
     "atomic_directory",
     "checkpoint_path",
     "checkpoint_steps",
+    "ended_by",
+    "forget_end",
     "full_state_dict",
     "full_tensors",
     "load_model",
@@ -41,6 +50,7 @@ __all__ = [
     "on_first_process",
     "open_weights",
     "placements",
+    "record_end",
     "required_placements",
     "resolve_directory",
     "resolve_model",

@@ -1,9 +1,33 @@
-"""Where a run keeps its checkpoints: `checkpoints/step-00000100/` are model directories."""
+"""Where a run keeps its checkpoints: `checkpoints/step-00000100/` are model directories.
 
+And `ended.json`, which says how the last process of the run ended, if it got to say it.
+"""
+
+import json
 from pathlib import Path
 
 from rorqual.checkpoint.atomic import resolve_directory
 from rorqual.errors import CheckpointError
+
+_ENDED = "ended.json"
+
+
+def record_end(run: Path, ended_by: str) -> None:
+    """Write down how a run ended: "done", a signal's name, or what else stopped it."""
+    (run / _ENDED).write_text(json.dumps({"ended_by": ended_by}) + "\n", encoding="utf-8")
+
+
+def forget_end(run: Path) -> None:
+    """The run goes on."""
+    (run / _ENDED).unlink(missing_ok=True)
+
+
+def ended_by(run: Path) -> str | None:
+    """How the run ended; None while it runs, and if its process was killed."""
+    try:
+        return str(json.loads((run / _ENDED).read_text(encoding="utf-8"))["ended_by"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def checkpoint_path(run: Path, step: int) -> Path:

@@ -22,6 +22,8 @@ def run_distill(config: DistillRunConfig, folder: RunFolder) -> DistillResult:
             folder.create(config)
         trainer.resume()
         with stop_on_signals() as stop, DistillProgress(config.distill.max_steps) as progress:
-            return trainer.run(stop, progress)
+            result = trainer.run(stop, progress)
+            folder.end(result.ended_by)
+            return result
     finally:
         trainer.close()

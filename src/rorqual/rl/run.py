@@ -30,6 +30,8 @@ def run_rl(config: RLRunConfig, folder: RunFolder) -> RLResult:
             if trainer.state.step == 0 and config.rl.probe_problems:
                 for item in trainer.probe():
                     progress.say(f"probe: {item}")
-            return trainer.run(stop, progress)
+            result = trainer.run(stop, progress)
+            folder.end(result.ended_by)
+            return result
     finally:
         trainer.close()

@@ -6,6 +6,7 @@ samples.jsonl    continuations at fixed seeds along the way
 rollouts.jsonl   reinforcement learning: some groups of every step, whole
 checkpoints/     step-00000100/: a model directory plus the state needed to go on
 report.html      curves, samples and figures, written as the run goes
+ended.json       how it ended; missing while it runs
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 import rorqual
-from rorqual.checkpoint import checkpoint_path, checkpoint_steps
+from rorqual.checkpoint import checkpoint_path, checkpoint_steps, forget_end, record_end
 from rorqual.config.sections import ABOUT, config_from
 from rorqual.errors import ConfigError, DataError
 
@@ -104,7 +105,8 @@ class RunFolder:
         return records
 
     def forget_after(self, step: int) -> None:
-        """Drop log lines of steps later than the one the run resumes from."""
+        """Drop log lines of steps later than the one the run resumes from; it has not ended."""
+        forget_end(self.path)
         for file in _LOGS:
             kept = [record for record in self.read_log(file) if record["step"] <= step]
             path = self.path / file
@@ -113,6 +115,10 @@ class RunFolder:
                 temporary = path.with_suffix(".tmp")
                 temporary.write_text(lines, encoding="utf-8")
                 temporary.replace(path)
+
+    def end(self, ended_by: str) -> None:
+        """Write down that the run ended, and how."""
+        record_end(self.path, ended_by)
 
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""

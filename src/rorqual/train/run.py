@@ -39,14 +39,21 @@ def run_pretraining(
     """Build the data if need be, then train to the end of the budget or until a signal."""
     trainer = _pretrainer(config, folder, processes, show_build)
     with stop_on_signals() as stop:
-        return trainer.run(stop)
+        return _finished(trainer.run(stop), folder, processes)
 
 
 def run_sft(config: SFTRunConfig, folder: RunFolder, processes: Processes) -> TrainResult:
     """Fine-tune to the end of the last epoch or until a signal."""
     trainer = _tuner(config, folder, processes)
     with stop_on_signals() as stop:
-        return trainer.run(stop)
+        return _finished(trainer.run(stop), folder, processes)
+
+
+def _finished(result: TrainResult, folder: RunFolder, processes: Processes) -> TrainResult:
+    """The result, written down."""
+    if processes.is_main:
+        folder.end(result.stopped_by or "done")
+    return result
 
 
 def _pretrainer(

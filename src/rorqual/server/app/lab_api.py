@@ -14,6 +14,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rorqual.checkpoint import ended_by
 from rorqual.errors import RequestError
 from rorqual.platform import NotFound
 from rorqual.server.app.bodies import EmptyBody, LabRunBody
@@ -154,8 +155,9 @@ class LabApi:
         }
 
     def _state(self, path: Path) -> str:
-        if (path / "done.json").is_file() or (path / "report.html").is_file():
-            return "done"
+        ended = ended_by(path)
+        if ended is not None or (path / "done.json").is_file():
+            return "stopped" if (ended or "").startswith("SIG") else "done"
         metrics = path / "metrics.jsonl"
         fresh = metrics.is_file() and time.time() - metrics.stat().st_mtime < _FRESH_SECONDS
         mine = self._running == path.name and self._process is not None
