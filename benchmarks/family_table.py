@@ -31,8 +31,7 @@ def main() -> None:
     print("|---" * 8 + "|")
     means: dict[tuple[bool, int], list[float]] = {}
     for name in names:
-        levels = sorted(level for task, level, _ in groups if task == name and level is not None)
-        levels = list(dict.fromkeys(levels))
+        levels = sorted({level for task, level, _ in groups if task == name and level is not None})
         row = [groups[name, level, None] for level in levels]
         for place, group in enumerate(row):
             means.setdefault((name in KEPT_OUT, place), []).append(group["pass@1"])

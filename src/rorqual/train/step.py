@@ -91,8 +91,7 @@ class TrainStep:
     ) -> tuple[Tensor, ...]:
         """As `_differentiate`, replayed if this shape was recorded."""
         graph = self._graphs.get(_shape(batch))
-        tensors = [t for t in (batch.tokens, batch.document_idx, batch.loss_mask) if t is not None]
-        return (graph or self._differentiate)(targets, scales, *tensors)
+        return (graph or self._differentiate)(targets, scales, *_tensors(batch))
 
     def _prepare_graph(self, batch: PackedTokens, targets: Tensor) -> None:
         """Record a shape that recurs; gradients are zeros between steps and stay where they are."""
@@ -105,9 +104,8 @@ class TrainStep:
         for parameter in self.model.parameters():
             if parameter.grad is None:  # else an earlier graph adds to it
                 parameter.grad = torch.zeros_like(parameter)
-        tensors = [t for t in (batch.tokens, batch.document_idx, batch.loss_mask) if t is not None]
-        scales = torch.ones(2, device=targets.device)
-        self._graphs[shape] = Graphed(self._differentiate, [targets, scales, *tensors])
+        example = [targets, torch.ones(2, device=targets.device), *_tensors(batch)]
+        self._graphs[shape] = Graphed(self._differentiate, example)
         self.optimizer.keep_gradients = True
         self.optimizer.zero_grad()
 
@@ -193,6 +191,11 @@ class TrainStep:
         if grad_norm > self.config.spike_factor * usual:
             return f"gradient norm {grad_norm:.3g} is {grad_norm / usual:.0f} times the median"
         return None
+
+
+def _tensors(batch: PackedTokens) -> list[Tensor]:
+    """As `PackedTokens` takes them, the loss mask only if there is one."""
+    return [t for t in (batch.tokens, batch.document_idx, batch.loss_mask) if t is not None]
 
 
 def _shape(batch: PackedTokens) -> tuple[torch.Size, bool]:
