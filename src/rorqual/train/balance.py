@@ -28,10 +28,10 @@ class LoadCounter:
 
     def of(self, routing: tuple[RoutingStatistics, ...]) -> Tensor:
         """The counts of one forward, of which MTP layers may be missing. [num MoE layers, E]"""
-        found = {self._row[one.layer_idx]: one.tokens_per_expert for one in routing}
-        none = torch.zeros_like(self.counts[0]) if len(found) < len(self.counts) else None
-        rows = [found.get(row, none) for row in range(len(self.counts))]
-        return torch.stack([row for row in rows if row is not None]) if rows else self.counts
+        counts = torch.zeros_like(self.counts)
+        for one in routing:
+            counts[self._row[one.layer_idx]] = one.tokens_per_expert
+        return counts
 
     def add(self, counts: Tensor) -> None:
         """Count one micro-batch. [num MoE layers, E]"""
