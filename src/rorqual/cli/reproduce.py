@@ -18,6 +18,9 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Its folder; runs/reproduce/NAME if left out.")
     ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Only this seed's runs; the rest beside it, then --collect.")
+    ] = None,
     only_collect: Annotated[
         bool, typer.Option("--collect", help="Run nothing; read the finished runs again.")
     ] = False,
@@ -34,10 +37,13 @@ def reproduce(
     name = Path(claim).stem
     folder = out or Path("runs") / "reproduce" / name
     if not only_collect:
-        stopped_by = run_claim(config, folder, show_progress, say)
+        stopped_by = run_claim(config, folder, show_progress, say, only_seed=seed)
         if stopped_by is not None:
-            say(f"stopped by {stopped_by}, saved; go on with: rorqual reproduce {claim}")
+            say(f"stopped by {stopped_by}, saved; the same command goes on")
             raise typer.Exit(1)
+        if seed is not None:
+            say(f"seed {seed} is done; once all are: rorqual reproduce {claim} --collect")
+            return
     outcome = collect(config, folder)
     say(f"see {write_claim_report(config, outcome, folder)}")
     typer.echo(table_row(name, config, outcome))

@@ -204,8 +204,11 @@ class Transformer(nn.Module):
     """DeepSeek-V3 / V2 as published: `model.*` and `lm_head.weight`.
 
     Parameters are created uninitialised; `initialize` or a checkpoint fills them. `ops` chooses the
-    kernels (None: native where they run, else the torch twins).
+    kernels (None: native where they run, else the torch twins). has_published_form: whether a model
+    directory can hold it; a variant that is tried against it says False.
     """
+
+    has_published_form = True
 
     def __init__(self, config: ModelConfig, ops: Ops | None = None):
         super().__init__()

@@ -6,22 +6,18 @@ The claim "holds here" against another arm if that interval lies above zero (low
 better), is "contradicted here" if it lies below, and is "undecided" otherwise.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rorqual.config.claim import ClaimConfig
-from rorqual.errors import DataError
 from rorqual.eval import student_quantile
-from rorqual.reproduce.run import arm_config, run_folder
-from rorqual.train.run_loop import flops_per_token
+from rorqual.reproduce.logs import RunFigures, read_run, read_stages
 
 Verdict = Literal["holds here", "contradicted here", "undecided"]
-_LAST_SHARE = 0.1  # of the steps, over which MaxVio is averaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +30,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class ArmFigures:
-    """One arm over its seeds; curve: (million tokens, bits per byte) of its first seed."""
+    """One arm over its seeds.
 
-    bits_per_byte: Measured
-    max_violation: Measured
-    tokens: float
+    measures: by name, lower is better. tokens: trained on, None of a recipe's stage. curves: of
+    each seed, points of (million tokens or TFLOP, seconds, the claim's main measure).
+    """
+
+    measures: dict[str, Measured]
+    tokens: float | None
     flops: float
     seconds: Measured
     curves: tuple[tuple[tuple[float, float, float], ...], ...]
@@ -62,14 +61,20 @@ class Outcome:
 
 def collect(claim: ClaimConfig, out: Path) -> Outcome:
     """Read the finished runs; DataError if one is missing or unfinished."""
-    seeds = claim.claim.seeds
-    runs = {arm: [_read(claim, out, arm, seed) for seed in seeds] for arm in claim.arms}
-    arms = {arm: _arm_figures(claim, arm, found) for arm, found in runs.items()}
+    if claim.claim.recipe is None:
+        runs = {
+            arm: [read_run(claim, out, arm, seed) for seed in claim.claim.seeds]
+            for arm in claim.arms
+        }
+    else:
+        by_seed = [read_stages(claim, out, seed) for seed in claim.claim.seeds]
+        runs = {arm: [found[arm] for found in by_seed] for arm in claim.arms}
+    arms = {arm: _arm_figures(found) for arm, found in runs.items()}
     favoured, *others = claim.arms
     measure = claim.claim.measure
+    first = [run.measures[measure] for run in runs[favoured]]
     comparisons = {
-        arm: compare([run[measure] for run in runs[favoured]], [run[measure] for run in runs[arm]])
-        for arm in others
+        arm: compare(first, [run.measures[measure] for run in runs[arm]]) for arm in others
     }
     return Outcome(arms, comparisons)
 
@@ -90,46 +95,13 @@ def over_seeds(values: Sequence[float]) -> Measured:
     return Measured(statistics.fmean(values), half)
 
 
-def _arm_figures(claim: ClaimConfig, arm: str, runs: Sequence[dict[str, Any]]) -> ArmFigures:
-    config = arm_config(claim, arm, claim.claim.seeds[0])
-    tokens = statistics.fmean(run["tokens"] for run in runs)
+def _arm_figures(runs: Sequence[RunFigures]) -> ArmFigures:
+    tokens = [run.tokens for run in runs if run.tokens is not None]
+    names = runs[0].measures
     return ArmFigures(
-        bits_per_byte=over_seeds([run["bits_per_byte"] for run in runs]),
-        max_violation=over_seeds([run["max_violation"] for run in runs]),
-        tokens=tokens,
-        flops=tokens * flops_per_token(config.model, config.train.sequence_length),
-        seconds=over_seeds([run["seconds"] for run in runs]),
-        curves=tuple(tuple(run["curve"]) for run in runs),
+        measures={name: over_seeds([run.measures[name] for run in runs]) for name in names},
+        tokens=statistics.fmean(tokens) if tokens else None,
+        flops=statistics.fmean(run.flops for run in runs),
+        seconds=over_seeds([run.seconds for run in runs]),
+        curves=tuple(run.curve for run in runs),
     )
-
-
-def _read(claim: ClaimConfig, out: Path, arm: str, seed: int) -> dict[str, Any]:
-    folder = run_folder(out, arm, seed)
-    try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{folder}: has not run; run the claim again without --collect") from error
-    records = [json.loads(line) for line in lines]
-    steps = [record for record in records if record["kind"] == "step"]
-    looks = [record for record in records if record["kind"] == "validation"]
-    if not any(name.startswith("bpb_") for look in looks for name in look):
-        raise DataError(f"{folder}: has no held-out text to compare by; give it more documents")
-    if looks[-1]["tokens_seen"] < steps[-1]["tokens_seen"]:
-        raise DataError(f"{folder}: is not finished; run the claim again, it goes on there")
-    last = steps[-max(1, round(_LAST_SHARE * len(steps))) :]
-    time_at = {record["step"]: record["elapsed_seconds"] for record in steps}
-    return {
-        "bits_per_byte": _mean_bits(looks[-1]),
-        "max_violation": statistics.fmean(record["max_violation"] for record in last),
-        "tokens": steps[-1]["tokens_seen"],
-        "seconds": steps[-1]["elapsed_seconds"],
-        "curve": [
-            (look["tokens_seen"] / 1e6, time_at.get(look["step"], 0.0), _mean_bits(look))
-            for look in looks
-        ],
-    }
-
-
-def _mean_bits(look: dict[str, Any]) -> float:
-    values = [value for name, value in look.items() if name.startswith("bpb_")]
-    return statistics.fmean(values)

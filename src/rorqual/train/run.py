@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 
 from rorqual.checkpoint import load_model, model_directory
+from rorqual.config import ModelConfig
 from rorqual.config.run import RunConfig
 from rorqual.config.sft import SFTRunConfig
 from rorqual.data import build_shards
 from rorqual.data.build import OnProgress
 from rorqual.errors import ConfigError
 from rorqual.interrupt import stop_on_signals
-from rorqual.kernels.ops import select_ops
+from rorqual.kernels.ops import Ops, select_ops
 from rorqual.model import Transformer, initialize
 from rorqual.parallel import Processes, shard_model, threads_per_process
 from rorqual.tokenizer import Tokenizer
@@ -31,13 +32,19 @@ from rorqual.units import format_count
 
 # Opened around the building of token shards, the one long wait before the first step.
 BuildProgress = Callable[[], AbstractContextManager[OnProgress]]
+# The network that a pretraining run begins with, uninitialised.
+MakeModel = Callable[[ModelConfig, Ops], Transformer]
 
 
 def run_pretraining(
-    config: RunConfig, folder: RunFolder, processes: Processes, show_build: BuildProgress
+    config: RunConfig,
+    folder: RunFolder,
+    processes: Processes,
+    show_build: BuildProgress,
+    make_model: MakeModel = Transformer,
 ) -> TrainResult:
     """Build the data if need be, then train to the end of the budget or until a signal."""
-    trainer = _pretrainer(config, folder, processes, show_build)
+    trainer = _pretrainer(config, folder, processes, show_build, make_model)
     with stop_on_signals() as stop:
         return _finished(trainer.run(stop), folder, processes)
 
@@ -57,7 +64,11 @@ def _finished(result: TrainResult, folder: RunFolder, processes: Processes) -> T
 
 
 def _pretrainer(
-    config: RunConfig, folder: RunFolder, processes: Processes, show_build: BuildProgress
+    config: RunConfig,
+    folder: RunFolder,
+    processes: Processes,
+    show_build: BuildProgress,
+    make_model: MakeModel,
 ) -> Trainer:
     """Data, tokenizer, model and trainer."""
     num_threads = config.train.num_threads or threads_per_process()
@@ -69,7 +80,7 @@ def _pretrainer(
     index = Path(str(processes.broadcast(index)))
     tokenizer = Tokenizer.load(index.parent / "tokenizer")
     _check_vocabulary(config, tokenizer)
-    model = Transformer(config.model, select_ops(config.train.kernels, num_threads))
+    model = make_model(config.model, select_ops(config.train.kernels, num_threads))
     initialize(model, config.train.seed)
     model.to(processes.device)
     shard_model(model, processes)

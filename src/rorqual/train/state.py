@@ -1,9 +1,11 @@
 """What a run must remember between two processes, saved inside its checkpoint.
 
 A checkpoint is a model directory that anything can serve, plus `training_state.*` beside it: the
-optimizer's moments and a handful of counters. Restoring both continues the run bit for bit.
+optimizer's moments and a handful of counters. Restoring both continues the run bit for bit. The
+weights of a network without a published form lie beside the moments, and nothing can serve it.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from rorqual.release import sign_here
 from rorqual.tokenizer import Tokenizer
 from rorqual.train.step import TrainStep
 
+_WEIGHTS = "weights/"
+
 
 @dataclass(slots=True)
 class RunState:
@@ -53,10 +57,13 @@ def save(
     weights = full_state_dict(model)
     moments = full_tensors(step.optimizer.state())
     values = asdict(state) | {"recent_norms": list(step.recent_norms)}
+    if not model.has_published_form:
+        moments |= {f"{_WEIGHTS}{name}": tensor for name, tensor in weights.items()}
 
     def write() -> None:
         with atomic_directory(path) as directory:
-            write_model(directory, model.config, weights, tokenizer)
+            if model.has_published_form:
+                write_model(directory, model.config, weights, tokenizer)
             save_training_state(directory, moments, values)
             sign_here(directory, path.name)
 
@@ -65,13 +72,13 @@ def save(
 
 def restore(path: Path, model: Transformer, step: TrainStep) -> RunState:
     """Load a checkpoint into the (possibly sharded) model and its step."""
-    saved = load_model(path, dtype=torch.float32, ops=model.ops)
-    if model_config_to_hf(saved.config, dtype="") != model_config_to_hf(model.config, dtype=""):
-        raise CheckpointError(
-            f"{path}: was saved from another [model] configuration; choose another --out"
-        )
-    _copy_weights(saved, model)
     moments, values = load_training_state(path)
+    if model.has_published_form:
+        weights = _published_weights(path, model)
+    else:
+        names = [name for name in moments if name.startswith(_WEIGHTS)]
+        weights = {name.removeprefix(_WEIGHTS): moments.pop(name) for name in names}
+    _copy_weights(weights, model)
     parameters = {name: parameter for parameter, name in step.optimizer.names.items()}
     placed = {
         key: _place_like(value, parameters.get(key.rpartition("/")[0]))
@@ -82,11 +89,19 @@ def restore(path: Path, model: Transformer, step: TrainStep) -> RunState:
     return RunState(**values)
 
 
+def _published_weights(path: Path, model: Transformer) -> dict[str, Tensor]:
+    saved = load_model(path, dtype=torch.float32, ops=model.ops)
+    if model_config_to_hf(saved.config, dtype="") != model_config_to_hf(model.config, dtype=""):
+        raise CheckpointError(
+            f"{path}: was saved from another [model] configuration; choose another --out"
+        )
+    return saved.state_dict()
+
+
 @torch.no_grad()
-def _copy_weights(source: Transformer, target: Transformer) -> None:
-    whole = source.state_dict()
+def _copy_weights(source: Mapping[str, Tensor], target: Transformer) -> None:
     for name, tensor in target.state_dict().items():
-        tensor.copy_(_place_like(whole[name], tensor))
+        tensor.copy_(_place_like(source[name], tensor))
 
 
 def _place_like(value: Tensor, like: Tensor | nn.Parameter | None) -> Tensor:
