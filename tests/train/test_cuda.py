@@ -154,4 +154,5 @@ def test_a_checkpoint_on_disk_continues_the_run(tmp_path: Path) -> None:
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:
-    return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+    found, wanted = found.detach().float(), wanted.detach().float()
+    return float((found - wanted).norm() / wanted.norm())

@@ -1,6 +1,7 @@
 """A claim's page, in English and Chinese, and its row in docs/results.md."""
 
 import html
+from itertools import cycle
 from pathlib import Path
 
 from rorqual.config.claim import ClaimConfig
@@ -10,6 +11,8 @@ from rorqual.train.page import COLOURS, INK, as_svg, draw_curve, new_chart, writ
 from rorqual.units import format_count, format_seconds
 
 REPORT = "report.html"
+_COLOURS = (*COLOURS, "#8b5cb8")
+_STYLE = SWITCH_STYLE + "td+td{white-space:nowrap}"
 _VERDICTS: dict[str, Words] = {
     "holds here": ("holds here", "在此成立"),
     "contradicted here": ("contradicted here", "在此被推翻"),
@@ -49,7 +52,7 @@ def write_claim_report(claim: ClaimConfig, outcome: Outcome, out: Path) -> Path:
         both(_EQUAL_FLOPS, "p") if said.recipe is not None else "",
         f"<div class=grid>{_chart(claim, outcome, 0)}{_chart(claim, outcome, 1)}</div>",
     ]
-    write_page(out / REPORT, title, "".join(body), style=SWITCH_STYLE)
+    write_page(out / REPORT, title, "".join(body), style=_STYLE)
     return out / REPORT
 
 
@@ -108,7 +111,7 @@ def _chart(claim: ClaimConfig, outcome: Outcome, axis: int) -> str:
     title = f"{what} over {over}"
     figure, (axes,) = new_chart(title, unit)
     axes.set_ylabel(_MEASURES["errors" if of_recipe else "bits_per_byte"][0])
-    for colour, (arm, figures) in zip(COLOURS, outcome.arms.items(), strict=False):
+    for colour, (arm, figures) in zip(cycle(_COLOURS), outcome.arms.items(), strict=False):
         for number, curve in enumerate(figures.curves):
             label = claim.arms[arm].title if number == 0 else "_"
             x, y = [point[axis] for point in curve], [point[2] for point in curve]
