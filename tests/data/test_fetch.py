@@ -66,7 +66,7 @@ class FakeClients:
         self.calls: list[str] = []
         self.before: Callable[[str], None] = lambda package: None
 
-    def run(self, command: list[str], what: str) -> str:
+    def run(self, command: list[str], what: str, environment: object = None) -> str:
         for package, path in self.files.items():
             if any(word.startswith(package) for word in command):
                 self.calls.append(package)

@@ -39,6 +39,7 @@ class Served:
         folder: Path,
         extra: str = "",
         *,
+        engine: str = "",
         database: str | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -60,6 +61,7 @@ path = "{model}"
 precision = "fp32"
 max_cache_bytes = 16777216
 num_threads = 1
+{engine}
 [database]
 url = "{self.database}"
 """)

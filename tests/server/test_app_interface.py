@@ -164,7 +164,8 @@ def test_the_app_learns_who_and_what(server: Running) -> None:
     with server.http as http:
         me = http.get("/api/me").json()
         assert me["mode"] == "local" and me["user"]["role"] == "admin"
-        (model,) = http.get("/api/models").json()["models"]
+        model, *others = http.get("/api/models").json()["models"]
+        assert all(other["fetchable"] for other in others)
         assert model["id"] == MODEL and model["default"] and model["loaded"] and model["thinking"]
         assert http.get("/api/status").json()["engine"] == "ready"
         assert http.get("/ready").json()["status"] == "ready"

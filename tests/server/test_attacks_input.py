@@ -18,6 +18,8 @@ CHAT = "/v1/chat/completions"
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
 TEXT = {"model": MODEL, "prompt": "Hi", "max_tokens": 4}
 CLAUDE = "/anthropic/v1/messages"
+RESPONSES = "/v1/responses"
+ITEMS = {"model": MODEL, "input": "Hi", "max_output_tokens": 4}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,30 @@ HUGE = {
         CLAUDE,
         ASK | {"thinking": {"type": "enabled", "budget_tokens": 10**30}},
     ),
-}
+    "items": (RESPONSES, ITEMS | {"input": ASK["messages"] * 3000}),
+    "references": (RESPONSES, ITEMS | {"input": [{"id": f"msg_{'0' * 24}_{i}"}
+                                                 for i in range(2000)]}),
+    "a deep item": (RESPONSES, ITEMS | {"input": [ASK["messages"][0] | {"odd": nested(300)}]}),
+    "a long item": (RESPONSES, ITEMS | {"input": "x" * 900_000}),
+    "an item's id": (RESPONSES, ITEMS | {"input": [ASK["messages"][0] | {"id": "x" * 5000}]}),
+    "metadata": (RESPONSES, ITEMS | {"metadata": {str(i): "x" for i in range(1000)}}),
+    "a long datum": (RESPONSES, ITEMS | {"metadata": {"x": "x" * 5000}}),
+    "a previous response": (RESPONSES, ITEMS | {"previous_response_id": "x" * 5000}),
+    "functions": (RESPONSES, ITEMS | {"tools": [tool("f")["function"]] * 200}),
+    "a deep function that is not offered": (
+        RESPONSES,
+        ITEMS | {"tools": [{"type": "function"} | tool("f", nested(300))["function"]],
+                 "tool_choice": "none"},
+    ),
+    "a deep form": (
+        RESPONSES,
+        ITEMS | {"text": {"format": {"type": "json_schema", "name": "x",
+                                     "schema": nested(300)}}},
+    ),
+    "a deep form that is none": (
+        RESPONSES, ITEMS | {"text": {"format": {"type": "text", "schema": nested(300)}}},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HUGE)
@@ -93,11 +118,13 @@ def test_a_huge_field_is_refused_by_name(server: Running, key: str, name: str) -
     assert server.platform.admission.stats().num_running == 0
 
 
-@pytest.mark.parametrize("path", [CHAT, TEXT_PATH, CLAUDE])
+@pytest.mark.parametrize("path", [CHAT, TEXT_PATH, CLAUDE, RESPONSES])
 def test_a_huge_length_reserves_no_more_than_the_context(
     server: Running, key: str, path: str
 ) -> None:
     body = (TEXT if path == TEXT_PATH else ASK) | {"max_tokens": 10**30}
+    if path == RESPONSES:
+        body = ITEMS | {"max_output_tokens": 10**30}
     user_id = server.platform.accounts.by_name("attacker").id
     assert post(server, key, path, body).status_code == 200
     reserved = next(e for e in server.platform.ledger.entries(user_id) if e.kind == "reserve")

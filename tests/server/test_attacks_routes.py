@@ -57,6 +57,11 @@ CASES: dict[str, Case] = {
     "POST /anthropic/v1/messages/count_tokens": Case(
         200, body={"model": MODEL, "messages": MESSAGES}
     ),
+    "POST /v1/responses": Case(200, body={"model": MODEL, "input": "Hi", "max_output_tokens": 2}),
+    "GET /v1/responses/{id}": Case(FOREIGN),
+    "DELETE /v1/responses/{id}": Case(FOREIGN),
+    "GET /v1/responses/{id}/input_items": Case(FOREIGN),
+    "POST /v1/responses/{id}/cancel": Case(FOREIGN, body={}),
     # The app: objects of another are not there.
     "GET /api/conversations": Case(200),
     "POST /api/conversations": Case(201, body={"title": "mine"}),
@@ -84,6 +89,9 @@ CASES: dict[str, Case] = {
     "GET /api/lab/runs/{id}/metrics": Case(404),
     "GET /api/lab/runs/{id}/samples": Case(404),
     "POST /api/lab/runs/{id}/stop": Case(403, body={}),
+    # Models may be fetched by who runs the server; others are not even told which.
+    "POST /api/models/{id}/fetch": Case(403, body={}),
+    "DELETE /api/models/{id}/fetch": Case(403),
     # The administrators'.
     "GET /api/admin/overview": Case(403),
     "POST /api/admin/level": Case(403, body={"level": "closed"}),
@@ -162,13 +170,18 @@ def world(start_server: ServerFactory, tmp_path_factory: pytest.TempPathFactory)
         assert "event: end" in mine.get(events).text
         task = {"family": "arithmetic", "level": 1}
         problem = mine.post("/api/tutor/problems", json=task, headers=CHANGE).json()
+        answered = {"model": MODEL, "input": SECRET, "reasoning": {"effort": "none"}}
+        bearer = {"authorization": f"Bearer {secret}"}
+        kept = mine.post("/v1/responses", json=answered, headers=bearer).json()
         (held,) = mine.get("/api/keys").json()["keys"]
         cookie = "; ".join(f"{name}={value}" for name, value in theirs.cookies.items())
         marks = {user_id, secret, secret[-4:], SECRET, made["id"], run["run_id"], held["id"]}
         marks |= {run["user_message"]["id"], problem["problem_id"], "key of owner"}
+        marks |= {kept["id"], kept["output"][0]["id"]}
     ids = {
         "/api/conversations/": made["id"],
         "/api/runs/": run["run_id"],
+        "/v1/responses/": kept["id"],
         "/api/keys/": held["id"],
         "/api/tutor/problems/": problem["problem_id"],
         "/api/admin/users/": user_id,
@@ -209,7 +222,9 @@ def test_nothing_of_the_owner_changed(world: World) -> None:
     conversation, messages = platform.conversations.get(user_id, world.ids["/api/conversations/"])
     (key,) = platform.keys.of_user(user_id)
     user = platform.accounts.by_name("owner")
+    kept = platform.responses.get(user_id, world.ids["/v1/responses/"])
     assert conversation.title == SECRET and len(messages) == 2
+    assert kept.input[0]["content"][0]["text"] == SECRET
     assert key.revoked_seconds is None and user.role == "user" and user.id == user_id
     assert platform.admission.stats().held_level is None
     assert platform.usage.audit() == []

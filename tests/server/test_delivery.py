@@ -3,6 +3,7 @@ gone. The application is called as its server calls it, so that the test holds t
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from rorqual.config.server import ServerConfig
-from rorqual.platform import Platform
+from rorqual.platform import Busy, Platform
 from rorqual.platform.tables import generations
 from rorqual.server import Models, Services, create_app
 from rorqual.server.logs import RequestLog
@@ -123,3 +124,72 @@ def test_a_backend_that_fails_to_cancel_keeps_neither_place_nor_money(
     assert services.platform.admission.stats().num_running == 0
     outcome, tokens = billed(services, tmp_path)
     assert outcome == "cancelled" and tokens >= 20
+
+
+def reserving_slowly(
+    services: Services, monkeypatch: pytest.MonkeyPatch, end: Callable[["Future[Any]"], None]
+) -> None:
+    """Reservations that have run at once, and whose commit ends a while later as `end` says."""
+    submit = services.platform.ledger.submit_reserve
+
+    def slow(*given: Any, on_run: Callable[[], None], **named: Any) -> "Future[Any]":
+        real, late = submit(*given, **named), Future[Any]()
+        late.set_running_or_notify_cancel()
+        real.result()
+        on_run()
+
+        def wait() -> None:
+            time.sleep(0.4)
+            end(late)
+
+        threading.Thread(target=wait, daemon=True).start()
+        return late
+
+    monkeypatch.setattr(services.platform.ledger, "submit_reserve", slow)
+
+
+def test_the_engine_starts_while_the_reservation_is_synced_and_nothing_is_sent_before(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, happened = services_of(tokenizer, tmp_path), list[str]()
+
+    def end(late: "Future[Any]") -> None:
+        happened.append("synced")
+        late.set_result(None)
+
+    reserving_slowly(services, monkeypatch, end)
+    backend = services.models.get(MODEL)
+    submit = backend.submit
+    monkeypatch.setattr(
+        backend, "submit", lambda *given: (happened.append("started"), submit(*given))
+    )
+    log = services.platform.ledger.submit_log
+    monkeypatch.setattr(
+        services.platform.ledger,
+        "submit_log",
+        lambda *given: (happened.append("logged"), log(*given))[1],
+    )
+    sent = asyncio.run(ask(services, lambda _: False))
+    assert happened[:3] == ["started", "synced", "logged"]
+    assert sum(sent) == 120 and billed(services, tmp_path) == ("finished", 120)
+
+
+def test_a_reservation_that_never_reaches_the_disk_delivers_and_charges_nothing(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, settled = services_of(tokenizer, tmp_path), list[Any]()
+    reserving_slowly(services, monkeypatch, lambda late: late.set_exception(Busy("full", 2.0)))
+    monkeypatch.setattr(services.platform.ledger, "submit_settle", settled.append)
+    assert asyncio.run(ask(services, lambda _: False)) == []
+    assert settled == []
+    assert services.platform.admission.stats().num_running == 0
+
+
+def test_a_reader_who_leaves_before_the_sync_is_settled_with_nothing(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = services_of(tokenizer, tmp_path)
+    reserving_slowly(services, monkeypatch, lambda late: late.set_result(None))
+    assert sum(asyncio.run(ask(services, lambda _: True))) <= FLUSH_TOKENS
+    outcome, tokens = billed(services, tmp_path)
+    assert outcome == "cancelled" and tokens <= FLUSH_TOKENS

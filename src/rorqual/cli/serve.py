@@ -10,6 +10,7 @@ import typer
 from pydantic import ValidationError
 from uvicorn.loops.auto import auto_loop_factory
 
+from rorqual.checkpoint.models import PACKAGED, packaged_cache, packaged_file
 from rorqual.cli.options import find_model, say
 from rorqual.config.model import first_error
 from rorqual.config.sections import read_config_file
@@ -142,17 +143,21 @@ def _settings(model: str | None, port: int | None, path: Path | None) -> ServerC
     if port is not None:
         raw.setdefault("http", {})["port"] = port
     if model is not None:
-        where = find_model(model)
-        given = Path(model)  # a run's folder has the better name than its newest checkpoint
-        served = {
-            "name": where.stem
-            if where.is_file()
-            else (given if given.is_dir() else where).resolve().name
-        }
-        raw["models"] = [served | {"path": str(where)}, *raw.get("models", [])]
+        raw["models"] = [_named(model, find_model(model)), *raw.get("models", [])]
     if not raw.get("models"):
         raise ConfigError("no model to serve; name one, as in `rorqual serve MODEL`, or [[models]]")
     return _checked(raw, path)
+
+
+def _named(model: str, where: Path) -> dict[str, str]:
+    """A [[models]] entry for what the command line names, under the name that requests use."""
+    packaged = PACKAGED.get(model)
+    if packaged is not None and where == packaged_file(model, packaged, packaged_cache()):
+        return {"name": model, "title": packaged.title, "path": str(where)}
+    given = Path(model)  # a run's folder has the better name than its newest checkpoint
+    folder = given if given.is_dir() else where
+    name = where.stem if where.is_file() else folder.resolve().name
+    return {"name": name, "path": str(where)}
 
 
 def _checked(raw: dict[str, object], path: Path | None) -> ServerConfig:

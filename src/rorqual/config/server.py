@@ -213,6 +213,15 @@ class OverloadConfig(BaseModel):
         return self
 
 
+class ResponsesConfig(BaseModel):
+    """How long answers of /v1/responses are kept for requests that follow them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep_days: float = Field(30.0, gt=0, description="then they are deleted")
+    max_per_account: int = Field(2000, gt=0, description="the oldest makes room for a new one")
+
+
 class ServerConfig(BaseModel):
     """A server: its mode, and a section for each concern."""
 
@@ -242,6 +251,9 @@ class ServerConfig(BaseModel):
     metering: MeteringConfig = Field(MeteringConfig.model_validate({}), description="how much")
     admission: AdmissionConfig = Field(AdmissionConfig.model_validate({}), description="when")
     overload: OverloadConfig = Field(OverloadConfig.model_validate({}), description="under load")
+    responses: ResponsesConfig = Field(
+        ResponsesConfig.model_validate({}), description="answers that are kept"
+    )
     prices: tuple[PriceConfig, ...] = Field((), description="per model and date")
 
     @model_validator(mode="after")

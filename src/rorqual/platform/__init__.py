@@ -38,6 +38,7 @@ from rorqual.platform.meter import Meter
 from rorqual.platform.overload import Level
 from rorqual.platform.platform import Platform
 from rorqual.platform.prices import Price, Prices, TokenCounts
+from rorqual.platform.responses import Responses, StoredResponse
 from rorqual.platform.usage import Usage, UsageRow
 
 __all__ = [
@@ -80,9 +81,11 @@ __all__ = [
     "RequestClosed",
     "Reservation",
     "ReservationExceeded",
+    "Responses",
     "Run",
     "RunEvent",
     "Settlement",
+    "StoredResponse",
     "Ticket",
     "TokenCounts",
     "TooManyAttempts",

@@ -41,8 +41,8 @@ class NotAllowed(RequestError):
 class NotFound(RequestError):
     """There is no such thing, or it belongs to somebody else."""
 
-    def __init__(self, message: str):
-        super().__init__(message, code="not_found")
+    def __init__(self, message: str, param: str | None = None):
+        super().__init__(message, code="not_found", param=param)
 
 
 class InsufficientBalance(RequestError):

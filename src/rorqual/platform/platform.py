@@ -22,6 +22,7 @@ from rorqual.platform.meter import Meter
 from rorqual.platform.migrate import migrate
 from rorqual.platform.overload import Level
 from rorqual.platform.prices import Prices
+from rorqual.platform.responses import Responses
 from rorqual.platform.secret_text import new_id
 from rorqual.platform.sweeper import Sweeper
 from rorqual.platform.tables import settings, spent_challenges
@@ -90,10 +91,12 @@ class Platform:
         self.ledger = Ledger(database, config.metering, instance_id=self.instance_id, clock=clock)
         self.usage = Usage(database)
         self.conversations = Conversations(database, instance_id=self.instance_id, clock=clock)
+        self.responses = Responses(database, config.responses, clock)
         self.sweeper = Sweeper(
             database,
             self.ledger,
             self.conversations,
+            self.responses,
             config.metering,
             instance_id=self.instance_id,
             clock=clock,

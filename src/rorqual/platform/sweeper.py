@@ -15,6 +15,7 @@ from rorqual.config.server import MeteringConfig
 from rorqual.platform.conversations import Conversations
 from rorqual.platform.database import Database
 from rorqual.platform.ledger import Ledger
+from rorqual.platform.responses import Responses
 from rorqual.platform.tables import generations, instances, runs, spent_challenges
 
 
@@ -34,6 +35,7 @@ class Sweeper:
         database: Database,
         ledger: Ledger,
         conversations: Conversations,
+        responses: Responses,
         config: MeteringConfig,
         *,
         instance_id: str,
@@ -42,6 +44,7 @@ class Sweeper:
         self._database = database
         self._ledger = ledger
         self._conversations = conversations
+        self._responses = responses
         self._config = config
         self._instance_id = instance_id
         self._clock = clock
@@ -95,6 +98,7 @@ class Sweeper:
             self._ledger.settle(request_id, outcome="interrupted")
         self._forget(now_ms)
         self._conversations.forget_events()
+        self._responses.forget_old()
         return Swept(len(request_ids), len(run_ids))
 
     def retire(self) -> None:

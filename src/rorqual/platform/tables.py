@@ -208,6 +208,20 @@ runs = Table(
     ),
 )
 
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("user_id", _ID, ForeignKey("users.id"), nullable=False),
+    Column("previous_id", _ID),  # may be gone: each response is deleted by itself
+    Column("input", Text, nullable=False),
+    Column("output", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False, index=True),
+    Index("ix_responses_user_id_created_ms", "user_id", "created_ms"),
+)
+
 run_events = Table(
     "run_events",
     metadata,

@@ -7,11 +7,12 @@ away the generation is cancelled, and what was generated is billed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
 
+from rorqual.engine import Usage
 from rorqual.errors import RorqualError
 from rorqual.platform import DeadlineExceeded
 from rorqual.server.errors import error_body, status_of
@@ -28,7 +29,10 @@ class _ReaderGone(Exception):
 
 
 class Answering:
-    """Sends one generation's answer. `headers` are those that are known before it starts."""
+    """Sends one generation's answer. `headers` are those that are known before it starts.
+
+    before_end: what is done with an answer that is complete before its reader hears so.
+    """
 
     def __init__(
         self,
@@ -38,12 +42,14 @@ class Answering:
         *,
         stream: bool,
         headers: dict[str, str],
+        before_end: Callable[[Usage], Awaitable[None]] | None = None,
     ) -> None:
         self._services = services
         self._generation = generation
         self._writer = writer
         self._stream = stream
         self._headers = headers
+        self._before_end = before_end
         self._begun = False
         self._is_gone: Callable[[], bool] = lambda: False
 
@@ -95,9 +101,11 @@ class Answering:
                 await self._send(send, writer.keep_alive())
                 continue
             usage = generation.usage if generation.has_ended else None
-            body = writer.write(found, usage)
-            await self._send(send, (writer.begin() if first else b"") + body)
+            opening = writer.begin() if first else b""
+            await self._send(send, opening + writer.write(found, usage))
             first = False
+        if self._before_end is not None:
+            await self._before_end(generation.usage)
         await self._send(send, (writer.begin() if first else b"") + writer.end(generation.usage))
         await self._finish(send)
 
@@ -109,6 +117,8 @@ class Answering:
                 await self._send(send, b"\n")  # as the original does; JSON may begin with space
         async for found in generation.chunks():
             self._writer.add(found)
+        if self._before_end is not None:
+            await self._before_end(generation.usage)
         body = to_json(self._writer.whole(generation.usage)).encode("utf-8", "replace")
         if not self._begun:
             self._headers["content-length"] = str(len(body))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from rorqual.server.app.account_api import AccountApi
 from rorqual.server.app.conversation_api import ConversationApi
 from rorqual.server.app.lab_api import LabApi
+from rorqual.server.app.model_api import ModelApi
 from rorqual.server.app.money_api import MoneyApi
 from rorqual.server.app.pages import Pages
 from rorqual.server.app.run_keeper import RunKeeper
@@ -23,6 +24,7 @@ from rorqual.server.health import Health
 from rorqual.server.pairing import Pairing
 from rorqual.server.release_api import ReleaseApi
 from rorqual.server.replies import json_reply
+from rorqual.server.responses_api import ResponsesApi
 from rorqual.server.services import Services
 from rorqual.server.wire_api import WireApi
 
@@ -63,7 +65,9 @@ def public_endpoints(services: Services, keeper: RunKeeper) -> list[Endpoint]:
     """Everything that the OpenAPI document lists."""
     return [
         *WireApi(services).endpoints(),
+        *ResponsesApi(services).endpoints(),
         *AccountApi(services).endpoints(),
+        *ModelApi(services).endpoints(),
         *ConversationApi(services, keeper).endpoints(),
         *MoneyApi(services).endpoints(),
         *TutorApi(services).endpoints(),

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError as TicketCancelled
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from rorqual.engine import Usage
 from rorqual.errors import CapacityError, RorqualError
@@ -70,6 +70,7 @@ class Generation:
         self.prompt_tokens = self._tally.prompt_tokens
         self._ticket: Ticket | None = None
         self._is_reserved = False
+        self._reserving: asyncio.Future[Any] | None = None  # not on disk yet
         self._submitted = False
         self._arrived = asyncio.Event()
         self._pending: list[Chunk] = []
@@ -137,18 +138,49 @@ class Generation:
         self._ticket = services.platform.admission.enter(job)
         if services.is_local:
             return
-        await asyncio.wrap_future(
-            services.platform.ledger.submit_reserve(
-                self.request_id,
-                self._asker.user.id,
-                self.model,
-                prompt_tokens=self.prompt_tokens,
-                max_output_tokens=self._tally.max_output_tokens,
-                key_id=self._asker.key_id,
-                expires_in_seconds=left + _MARGIN_SECONDS,
-            )
+        await self._reserve(left)
+
+    async def _reserve(self, left_seconds: float) -> None:
+        """Takes the worst cost out of the balance, or raises what is wrong with that.
+
+        The backend may start while the debit is being synced to the disk; `_reserved` waits for
+        that before anything is handed out.
+        """
+        loop = asyncio.get_running_loop()
+        has_run = asyncio.Event()
+
+        def on_run() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(has_run.set)
+
+        future = self._services.platform.ledger.submit_reserve(
+            self.request_id,
+            self._asker.user.id,
+            self.model,
+            prompt_tokens=self.prompt_tokens,
+            max_output_tokens=self._tally.max_output_tokens,
+            key_id=self._asker.key_id,
+            expires_in_seconds=left_seconds + _MARGIN_SECONDS,
+            on_run=on_run,
         )
+        self._reserving = asyncio.wrap_future(future)
         self._is_reserved = True
+        running = asyncio.create_task(has_run.wait())
+        try:
+            await asyncio.wait({running, self._reserving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            running.cancel()
+        if self._reserving.done():
+            await self._reserved()
+
+    async def _reserved(self) -> None:
+        """Returns once the reservation is on disk; raises what went wrong with it."""
+        if self._reserving is None:
+            return
+        await asyncio.wait({self._reserving})
+        reserving, self._reserving = self._reserving, None
+        self._is_reserved = reserving.exception() is None
+        reserving.result()
 
     # Waiting
 
@@ -221,6 +253,7 @@ class Generation:
             self._name_ends(kept)
             if is_last and self.was_cut_off and not self._tally.num_handed:
                 error, kept = _too_late(), []
+            await self._reserved()
             if kept and (self.commit is not None or not is_last):
                 await self._log(kept)
             if is_last and error is None:
@@ -381,12 +414,18 @@ class Generation:
             counts = self._tally.partial
         if counts.total_tokens:
             self._measure(counts)
-        if not self._is_reserved:
-            return
+        if self._is_reserved:
+            self.settlement = await asyncio.shield(self._charge(counts))
+
+    async def _charge(self, counts: TokenCounts) -> Settlement | None:
+        try:
+            await self._reserved()
+        except RorqualError:  # nothing was taken, and nothing was handed out
+            return None
         future = self._services.platform.ledger.submit_settle(
             self.request_id, counts, outcome=self._outcome
         )
-        self.settlement = await asyncio.shield(asyncio.wrap_future(future))
+        return await asyncio.wrap_future(future)
 
     def _measure(self, counts: TokenCounts) -> None:
         tokens = self._services.metrics.tokens

@@ -61,7 +61,11 @@ def metrics_reply(services: Services) -> Response:
             "cached_tokens": stats.cached_tokens,
             "completion_tokens": stats.completion_tokens,
             "restarts": stats.num_restarts,
+            "drafted_tokens": stats.drafted_tokens,
+            "accepted_tokens": stats.accepted_tokens,
         }
+        if stats.speculation_gain is not None:
+            figures["speculation_gain"] = stats.speculation_gain
         for name, value in figures.items():
             metrics.engine.labels(backend.info.name, name).set(value)
     admission = services.platform.admission.stats()

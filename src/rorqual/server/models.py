@@ -56,20 +56,45 @@ class Models:
         """The backend of a model's own name."""
         return self._backends[name]
 
+    def is_served(self, asked: str) -> bool:
+        """Whether requests may use this name."""
+        return asked in self._backends or asked in self._aliases
+
+    def add(self, backend: Backend) -> None:
+        """One model more, under a name that is not served yet."""
+        name = backend.info.name
+        assert not self.is_served(name), f"{name} is served already"
+        # A new table: somebody may be on the way through the old one.
+        self._backends = {**self._backends, name: backend}
+
 
 def open_models(config: ServerConfig) -> Models:
     """The configured models; files are looked at, nothing is loaded or connected yet."""
     backends: dict[str, Backend] = {}
     aliases: dict[str, str] = {}
-    trusted = known_keys([read_public_key(Path(file)) for file in config.trusted_keys])
+    trusted = trusted_keys(config)
     for model in config.models:
-        if model.path is None:
-            backends[model.name] = UpstreamBackend(model, config.watch)
-        else:
-            trust = _examined(model, Path(model.path), trusted, config)
-            backends[model.name] = _engine_backend(model, config.engine, config.watch, trust)
+        backends[model.name] = open_model(model, config, trusted)
         aliases |= dict.fromkeys(model.aliases, model.name)
     return Models(backends, aliases)
+
+
+def trusted_keys(config: ServerConfig) -> TrustedKeys:
+    """The keys whose signatures count on this server."""
+    return known_keys([read_public_key(Path(file)) for file in config.trusted_keys])
+
+
+def open_model(model: ServedModel, config: ServerConfig, trusted: TrustedKeys) -> Backend:
+    """One model as `open_models` opens each: its backend, not started yet."""
+    if model.path is None:
+        return UpstreamBackend(model, config.watch)
+    trust = _examined(model, Path(model.path), trusted, config)
+    return _engine_backend(model, config.engine, config.watch, trust)
+
+
+def refuses_unsigned(config: ServerConfig) -> bool:
+    """Whether a model without a valid signature may not be served."""
+    return config.mode == "platform" and config.unsigned_models == "refused"
 
 
 def _examined(model: ServedModel, path: Path, trusted: TrustedKeys, config: ServerConfig) -> Trust:
@@ -78,7 +103,7 @@ def _examined(model: ServedModel, path: Path, trusted: TrustedKeys, config: Serv
     NOTE: a file that is exchanged between this look and the engine's is not noticed.
     """
     trust = examine(resolve_directory(path), trusted)
-    if config.mode == "platform" and config.unsigned_models == "refused" and not trust.holds:
+    if refuses_unsigned(config) and not trust.holds:
         raise CheckpointError(
             f"model {model.name}: {trust.label}; expected a signature by a key of this package, "
             "of trusted_keys or of this machine. Sign it (`rorqual release sign`), or serve it all "

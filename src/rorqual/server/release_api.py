@@ -21,21 +21,11 @@ class ReleaseApi:
     """The version, the models' signatures, the package's keys."""
 
     def __init__(self, services: Services) -> None:
-        models = [
-            {"id": backend.info.name, "signature": backend.info.trust.to_json()}
-            for backend in services.models
-        ]
-        keys = [
+        self._services = services
+        self._keys = [
             {"name": key.name, "fingerprint": key.fingerprint, "pem": key.pem}
             for key in pinned_keys()
         ]
-        # Nothing in it changes while the server runs.
-        self._body = {
-            "project": "rorqual",
-            "version": __version__,
-            "models": models,
-            "keys": keys,
-        }
 
     def endpoints(self) -> list[Endpoint]:
         """One route."""
@@ -44,4 +34,15 @@ class ReleaseApi:
 
     async def release(self, request: Request) -> Response:
         """For everyone."""
-        return json_reply(self._body)
+        models = [
+            {"id": backend.info.name, "signature": backend.info.trust.to_json()}
+            for backend in self._services.models
+        ]
+        return json_reply(
+            {
+                "project": "rorqual",
+                "version": __version__,
+                "models": models,
+                "keys": self._keys,
+            }
+        )

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from rorqual.config.server import ServerConfig
 from rorqual.platform import ApiKey, Platform, QueueFull, User
 from rorqual.server.backends.base import LONG_CHARACTERS
+from rorqual.server.fetcher import Fetcher
 from rorqual.server.known_keys import KnownKeys
 from rorqual.server.logs import RequestLog
 from rorqual.server.metrics import Metrics
@@ -54,6 +55,11 @@ class Services:
         default_factory=lambda: ThreadPoolExecutor(8, "rorqual-database")
     )
 
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        """Brings models that are not served yet."""
+        return Fetcher(self.config, self.models, self.log)
+
     @property
     def is_local(self) -> bool:
         """One user, nobody asked for a key, nothing billed."""
@@ -88,6 +94,7 @@ class Services:
 
     async def stop(self) -> None:
         """Ends the engines; requests in flight end with an error."""
+        await self.fetcher.stop()
         await asyncio.gather(*(backend.stop() for backend in self.models))
         await asyncio.to_thread(self.platform.close)
         self.threads.shutdown(wait=False, cancel_futures=True)

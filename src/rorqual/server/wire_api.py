@@ -17,28 +17,23 @@ from rorqual.server.backends import GenerationRequest
 from rorqual.server.endpoints import Endpoint
 from rorqual.server.errors import Dialect
 from rorqual.server.generation import Generation
-from rorqual.server.identity import asker_of, cache_salt
+from rorqual.server.identity import cache_salt
 from rorqual.server.replies import json_reply
-from rorqual.server.services import Asker, Services
+from rorqual.server.services import Asker
 from rorqual.server.token_bodies import DETOKENIZE_TABLE, TOKENIZE_TABLE, tokenized_chat
-from rorqual.server.wire.answer import AnswerWriter
 from rorqual.server.wire.anthropic_answer import MessagesAnswer
 from rorqual.server.wire.anthropic_body import ANTHROPIC_TABLE, messages_request
 from rorqual.server.wire.chat_answer import ChatAnswer
 from rorqual.server.wire.chat_body import DEEPSEEK_CHAT, OPENAI_CHAT, chat_request
-from rorqual.server.wire.fields import Body, FieldTable, read_json
+from rorqual.server.wire.fields import read_json
 from rorqual.server.wire.text_answer import TextAnswer
 from rorqual.server.wire.text_body import TEXT_TABLE, text_requests
+from rorqual.server.wire_handlers import WireHandlers, new_id
 from rorqual.units import format_nano
 
-IGNORED_HEADER = "x-rorqual-ignored"
 
-
-class WireApi:
+class WireApi(WireHandlers):
     """Handlers of the public formats."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
 
     def endpoints(self) -> list[Endpoint]:
         """Every route of the public formats."""
@@ -83,7 +78,7 @@ class WireApi:
             body,
             backend.info,
             self._services.config.generation,
-            request_id=_new_id(request, "chatcmpl"),
+            request_id=new_id(request, "chatcmpl-"),
             cache_salt=cache_salt(self._services, asker, body.user_id or body.user),
             like_deepseek=dialect == "deepseek",
         )
@@ -109,7 +104,7 @@ class WireApi:
             body,
             backend.info,
             self._services.config.generation,
-            request_id=_new_id(request, "cmpl"),
+            request_id=new_id(request, "cmpl-"),
             cache_salt=cache_salt(self._services, asker, body.user_id or body.user),
         )
         echoed: list[str | None] = []
@@ -157,16 +152,10 @@ class WireApi:
             body,
             backend.info,
             self._services.config.generation,
-            request_id=_new_id(request, "msg"),
+            request_id=new_id(request, "msg-"),
             cache_salt=cache_salt(self._services, asker, user_id),
         )
         return made
-
-    def _answering(
-        self, generation: Generation, writer: AnswerWriter, stream: bool, ignored: tuple[str, ...]
-    ) -> Answering:
-        headers = {IGNORED_HEADER: ", ".join(ignored)} if ignored else {}
-        return Answering(self._services, generation, writer, stream=stream, headers=headers)
 
     # Models, tokens, money
 
@@ -249,31 +238,6 @@ class WireApi:
         backend = self._services.models.get(self._model_name(body.model))
         return json_reply({"prompt": backend.detokenize(body.tokens)})
 
-    # Reading
-
-    async def _asker(self, request: Request) -> Asker:
-        asker = await asker_of(self._services, request)
-        request.scope["rorqual.user_id"] = asker.user.id
-        request.scope["rorqual.key_id"] = asker.key_id
-        return asker
-
-    async def _read(
-        self, request: Request, table: FieldTable[Body]
-    ) -> tuple[Asker, Body, tuple[str, ...]]:
-        """Who asks, what, and what is accepted without effect. The key is looked at first."""
-        asker = await self._asker(request)
-        return asker, *table.read(read_json(await request.body()))
-
-    async def _checked(
-        self, request: Request, table: FieldTable[Body], raw: dict[str, Any]
-    ) -> tuple[Asker, Body, tuple[str, ...]]:
-        asker = await self._asker(request)
-        return asker, *table.read(raw)
-
-    def _model_name(self, asked: str | None) -> str:
-        models = self._services.models
-        return models.default if asked is None else models.name_of(asked)
-
 
 def _model_object(info: Any) -> dict[str, Any]:
     return {
@@ -285,11 +249,6 @@ def _model_object(info: Any) -> dict[str, Any]:
         "thinking": info.thinking,
         "signature": info.trust.to_json(),
     }
-
-
-def _new_id(request: Request, kind: str) -> str:
-    """The answer's id: the request's own, so that logs and ledger find each other."""
-    return f"{kind}-{request.scope['rorqual.request_id'].removeprefix('req-')}"
 
 
 def _iso(seconds: float) -> str:

@@ -24,10 +24,11 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def check_tools(tools: Tools | None) -> list[dict[str, Any]]:
     """Tool descriptions; none at all is the empty list."""
-    return [_check_object(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())]
+    return [check_object(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())]
 
 
-def _check_object(value: object, where: str) -> dict[str, Any]:
+def check_object(value: object, where: str) -> dict[str, Any]:
+    """A JSON object that nests no deeper than MAX_NESTING levels."""
     if not isinstance(value, Mapping):
         raise _invalid(f"got {type(value).__name__}; expected an object", where)
     checked = dict(cast("Mapping[str, Any]", value))
@@ -46,7 +47,7 @@ def _children(value: object) -> Iterable[object]:
 
 
 def _check_message(message: object, where: str) -> dict[str, Any]:
-    checked = _check_object(message, where)
+    checked = check_object(message, where)
     role = checked.get("role")
     if role not in ROLES:
         raise _invalid(f"role is {role!r}; expected one of {', '.join(ROLES)}", f"{where}.role")

@@ -1,4 +1,4 @@
-"""Who is asking, registration and login, the models and the state of the service."""
+"""Who is asking, registration and login, the state of the service."""
 
 from typing import Final
 
@@ -52,7 +52,6 @@ class AccountApi:
                      needs_key=False),
             Endpoint("DELETE", "/api/session", self.logout, "Log out.", status=204,
                      needs_key=False),
-            Endpoint("GET", "/api/models", self.models, "The models.", needs_key=False),
             Endpoint("GET", "/api/status", self.status, "The service's state.", needs_key=False),
         ]  # fmt: skip
 
@@ -123,25 +122,6 @@ class AccountApi:
             SECURE_COOKIE if secure else COOKIE, secure=secure, httponly=True, samesite="strict"
         )
         return reply
-
-    async def models(self, request: Request) -> Response:
-        """Every model, with what the app has to know of it."""
-        models = self._services.models
-        listed = [
-            {
-                "id": backend.info.name,
-                "title": backend.info.title,
-                "context_length": backend.info.context_tokens,
-                "loaded": backend.stats().state == "ready",
-                "thinking": backend.info.thinking != "never",
-                "default": backend.info.name == models.default,
-                "fetchable": False,
-                "bytes": backend.info.size_bytes,
-                "signature": backend.info.trust.to_json(),
-            }
-            for backend in models
-        ]
-        return json_reply({"models": listed})
 
     async def status(self, request: Request) -> Response:
         """The engine and the queue, for everyone."""

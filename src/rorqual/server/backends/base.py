@@ -23,7 +23,8 @@ Thinking = Literal["never", "choice", "always"]
 class ChatInput:
     """A conversation to be answered, in OpenAI's shape.
 
-    tool_choice: auto, none, required, or a function's name. continue_last: the last message is the
+    schema_param: what the request calls the schema of response_format. tool_choice: auto, none,
+    required, or a function's name. continue_last: the last message is the
     assistant's and is written on. thinking None: as the model's template has it.
     """
 
@@ -33,6 +34,7 @@ class ChatInput:
     named_tool: str | None = None
     one_call: bool = False
     response_format: Mapping[str, Any] | None = None
+    schema_param: str = "response_format.json_schema.schema"
     thinking: bool | None = None
     continue_last: bool = False
 
@@ -141,7 +143,10 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class BackendStats:
-    """For status, metrics and the choice of where to send a request."""
+    """For status, metrics and the choice of where to send a request.
+
+    The last three are `EngineStats`' of speculation, 0 and None where nothing is drafted.
+    """
 
     state: BackendState
     num_running: int
@@ -151,6 +156,9 @@ class BackendStats:
     cached_tokens: int
     num_restarts: int
     last_error: str | None
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    speculation_gain: float | None = None
 
 
 class Backend(Protocol):

@@ -105,6 +105,9 @@ class EngineBackend:
             cached_tokens=0 if found is None else found.cached_tokens,
             num_restarts=link.num_restarts,
             last_error=link.last_error or (None if found is None else found.last_error),
+            drafted_tokens=0 if found is None else found.drafted_tokens,
+            accepted_tokens=0 if found is None else found.accepted_tokens,
+            speculation_gain=None if found is None else found.speculation_gain,
         )
 
     def tokenize(self, text: str) -> list[int]:
@@ -219,6 +222,4 @@ def _structure(chat: ChatInput) -> Structure | None:
         return None
     if wanted.get("type") == "json_object":
         return Structure.json_object()
-    return Structure.json_schema(
-        wanted["json_schema"]["schema"], param="response_format.json_schema.schema"
-    )
+    return Structure.json_schema(wanted["json_schema"]["schema"], param=chat.schema_param)

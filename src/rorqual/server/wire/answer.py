@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from rorqual import __version__
 from rorqual.engine import Usage
-from rorqual.server.backends import Chunk
+from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
 
 FINGERPRINT: Final = f"rorqual-{__version__}"
@@ -93,3 +93,12 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
+
+
+def logprob_entry(found: TokenLogprob) -> dict[str, Any]:
+    """A token's log-probability and the likeliest in its place, as OpenAI says them."""
+    return {**_token(found), "top_logprobs": [_token(other) for other in found.top]}
+
+
+def _token(found: TokenLogprob) -> dict[str, Any]:
+    return {"token": found.text, "logprob": found.logprob, "bytes": list(found.data)}

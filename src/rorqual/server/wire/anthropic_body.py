@@ -113,6 +113,7 @@ def messages_request(
         named_tool=choice.name if choice.type == "tool" else None,
         one_call=choice.disable_parallel_tool_use,
         response_format=_form(output.format),
+        schema_param="output_config.format.schema",
         thinking=plan.thinking,
         continue_last=body.messages[-1].get("role") == "assistant",
     )

@@ -6,7 +6,14 @@ from rorqual.engine import Usage
 from rorqual.engine.tool_calls import ToolCallArguments, ToolCallStart
 from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
-from rorqual.server.wire.answer import FINGERPRINT, OpenAIStream, event, to_json, usage_object
+from rorqual.server.wire.answer import (
+    FINGERPRINT,
+    OpenAIStream,
+    event,
+    logprob_entry,
+    to_json,
+    usage_object,
+)
 
 
 class _Choice:
@@ -173,17 +180,9 @@ def _finish(finish: str) -> str:
 
 def _logprobs(found: list[TokenLogprob]) -> dict[str, Any]:
     """Of answer and thinking apart, as DeepSeek has it; OpenAI's clients read the first."""
-    answer = [_entry(one) for one in found if not one.is_reasoning]
-    thinking = [_entry(one) for one in found if one.is_reasoning]
+    answer = [logprob_entry(one) for one in found if not one.is_reasoning]
+    thinking = [logprob_entry(one) for one in found if one.is_reasoning]
     value: dict[str, Any] = {"content": answer, "refusal": None}
     if thinking:
         value["reasoning_content"] = thinking
     return value
-
-
-def _entry(found: TokenLogprob) -> dict[str, Any]:
-    return {**_token(found), "top_logprobs": [_token(other) for other in found.top]}
-
-
-def _token(found: TokenLogprob) -> dict[str, Any]:
-    return {"token": found.text, "logprob": found.logprob, "bytes": list(found.data)}

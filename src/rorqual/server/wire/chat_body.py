@@ -12,7 +12,13 @@ from rorqual.errors import RequestError
 from rorqual.server.backends import ChatInput, GenerationRequest, ModelInfo
 from rorqual.server.wire.fields import FieldTable, StrictBody
 from rorqual.server.wire.sampling_body import SamplingBody, check_samples
-from rorqual.server.wire.thinking import Effort, ThinkingPlan, ThinkingSwitch, plan_thinking
+from rorqual.server.wire.thinking import (
+    Effort,
+    ThinkingPlan,
+    ThinkingSwitch,
+    forced_call_plan,
+    plan_thinking,
+)
 
 MAX_TOOLS: Final = 128
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -110,7 +116,7 @@ def chat_request(
                 code="unsupported_parameter",
                 param="tool_choice",
             )
-        plan = ThinkingPlan(False if info.thinking == "choice" else None, None, False)
+        plan = forced_call_plan(info)
     sampling = chat_sampling(body)
     unused: tuple[str, ...] = ()
     if like_deepseek and plan.is_on:  # inert there, too: the model's own settings are used
@@ -176,21 +182,24 @@ def _checked_tool(tool: Mapping[str, Any], index: int) -> Mapping[str, Any]:
         raise RequestError(
             f"{where}: expected {{'type': 'function', 'function': {{'name': ...}}}}", param=where
         )
+    check_function(function, f"{where}.function")
+    return tool
+
+
+def check_function(function: Mapping[str, Any], where: str) -> None:
+    """RequestError unless a function has a name, and parameters that fit its strictness."""
     name = function.get("name")
     if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
         raise RequestError(
-            f"{where}.function.name: expected 1 to 64 letters, digits, _ or -",
-            param=f"{where}.function.name",
+            f"{where}.name: expected 1 to 64 letters, digits, _ or -", param=f"{where}.name"
         )
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise RequestError(
-            f"{where}.function.parameters: expected a JSON schema object",
-            param=f"{where}.function.parameters",
+            f"{where}.parameters: expected a JSON schema object", param=f"{where}.parameters"
         )
     if function.get("strict") is True:
-        _check_strict(parameters or {}, f"{where}.function.parameters")
-    return tool
+        _check_strict(parameters or {}, f"{where}.parameters")
 
 
 def _check_strict(schema: Mapping[str, Any], where: str) -> None:

@@ -5,16 +5,18 @@ mean nothing here are dropped and named in the answer's X-Rorqual-Ignored header
 refused by name, so that no client believes in something that does not happen.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Never, TypeVar, cast
+from typing import Any, Final, Generic, Never, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rorqual.errors import RequestError
 
 Body = TypeVar("Body", bound=BaseModel)
+_MAX_NAME_CHARACTERS: Final = 64
 
 
 class StrictBody(BaseModel):
@@ -58,7 +60,10 @@ class FieldTable(Generic[Body]):
 def named(error: ValidationError) -> RequestError:
     """A validation error as one that names its field."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    parts = [str(part) for part in first["loc"] if not str(part).startswith("function-")]
+    # What follows the name of a type is inside one of the field's alternatives.
+    inside = itertools.takewhile(lambda part: part != "str" and "[" not in part, parts)
+    where = ".".join(part[:_MAX_NAME_CHARACTERS] for part in inside)
     unknown = first["type"] == "extra_forbidden"
     message = "is not a known field; leave it out" if unknown else first["msg"]
     return RequestError(

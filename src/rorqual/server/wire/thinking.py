@@ -63,6 +63,11 @@ def plan_thinking(
     return ThinkingPlan(True if info.thinking == "choice" else None, budget, True)
 
 
+def forced_call_plan(info: ModelInfo) -> ThinkingPlan:
+    """Where a call is asked for, the answer begins with it."""
+    return ThinkingPlan(False if info.thinking == "choice" else None, None, False)
+
+
 def effort_tokens(config: GenerationConfig, effort: str) -> int:
     """Thinking tokens of an effort."""
     if effort in _LOW:
