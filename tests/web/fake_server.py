@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.web.fake_state import (
-    MODELS,
+    FAMILIES,
     FakeState,
     Json,
     challenge,
@@ -42,7 +42,7 @@ TYPES = {
 LAB_RUNS: list[Json] = [
     {
         "id": "speedrun",
-        "kind": "pretrain",
+        "kind": "train",
         "title": "Laptop speedrun",
         "state": "done",
         "step": 600,
@@ -55,18 +55,6 @@ LAB_RUNS: list[Json] = [
         "state": "running",
         "step": 310,
         "updated": now_iso(),
-    },
-]
-FAMILIES: list[Json] = [
-    {
-        "name": "arithmetic",
-        "title": {"en": "Arithmetic", "zh": "算术"},
-        "levels": [{"level": 1, "grade": "1-2"}, {"level": 2, "grade": "3-4"}],
-    },
-    {
-        "name": "equations",
-        "title": {"en": "Equations", "zh": "方程"},
-        "levels": [{"level": 1, "grade": "7"}],
     },
 ]
 HINTS = ["Move the 5 to the other side.", "$3x = 15$", "$x = 5$, so \\(\\boxed{5}\\)."]
@@ -176,7 +164,17 @@ class Handler(BaseHTTPRequestHandler):
         self.reply({}, cookie="")
 
     def models(self) -> None:
-        self.reply({"models": MODELS})
+        self.reply({"models": self.state.models()})
+
+    def fetch_model(self, _: str) -> None:
+        self.body()
+        self.state.fetch = {"state": "fetching", "received": 0, "error": None}
+        self.reply({"state": "fetching"}, 202)
+
+    def cancel_fetch(self, _: str) -> None:
+        self.state.fetch = None
+        self.send_response(204)
+        self.end_headers()
 
     def status(self) -> None:
         self.reply(
@@ -322,11 +320,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def overview(self) -> None:
         held = self.server.held_level
-        engine = {"model": "rorqual-pocket", "state": "ready", "running": 2, "restarts": 0}
+        engine = {"model": "rorqual-pocket", "state": "ready", "running": 2, "waiting": 3}
+        engine |= {"restarts": 0, "last_error": None}
+        queue = {"running": 2, "waiting": 3, "tokens": 910, "wait_seconds": 1.2}
         self.reply(
             {
                 "load": 0.71,
-                "queue": {"running": 2, "waiting": 3, "tokens": 910, "wait_seconds": 1.2},
+                "queue": queue | {"tokens_per_second": 183.4},
                 "engines": [engine],
                 "accounts": len(self.state.users),
                 "level": self.state.level,
@@ -415,6 +415,8 @@ ROUTES = (
     ("POST", "session", "sign_in"),
     ("DELETE", "session", "sign_out"),
     ("GET", "models", "models"),
+    ("POST", f"models/{_KEY}/fetch", "fetch_model"),
+    ("DELETE", f"models/{_KEY}/fetch", "cancel_fetch"),
     ("GET", "status", "status"),
     ("GET", "conversations", "list_conversations"),
     ("POST", "conversations", "create_conversation"),

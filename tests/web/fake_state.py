@@ -22,7 +22,9 @@ MODELS: list[Json] = [
         "thinking": True,
         "default": True,
         "fetchable": False,
+        "stored": True,
         "bytes": 61_000_000,
+        "fetch": None,
     },
     {
         "id": "rorqual-tiny",
@@ -32,7 +34,33 @@ MODELS: list[Json] = [
         "thinking": False,
         "default": False,
         "fetchable": False,
+        "stored": True,
         "bytes": 9_000_000,
+        "fetch": None,
+    },
+]
+FETCHABLE: Json = {
+    "id": "smollm2",
+    "title": "SmolLM2 135M Instruct",
+    "context_length": 8192,
+    "loaded": False,
+    "thinking": False,
+    "default": False,
+    "fetchable": True,
+    "stored": False,
+    "bytes": 92_000_000,
+    "fetch": None,
+}
+FAMILIES: list[Json] = [
+    {
+        "name": "arithmetic",
+        "title": {"en": "Arithmetic", "zh": "算术"},
+        "levels": [{"level": 1, "grade": "1-2"}, {"level": 2, "grade": "3-4"}],
+    },
+    {
+        "name": "equations",
+        "title": {"en": "Equations", "zh": "方程"},
+        "levels": [{"level": 1, "grade": "7"}],
     },
 ]
 
@@ -131,6 +159,8 @@ class FakeState:
         self.conversations: dict[str, Json] = {}
         self.runs: dict[str, FakeRun] = {}
         self.keys: list[Json] = []
+        self.fetch: Json | None = None  # how far FETCHABLE is; tests move it on
+        self.is_fetched = False
         self._ids = itertools.count(1)
 
     def new_id(self, kind: str) -> str:
@@ -144,6 +174,14 @@ class FakeState:
             "version": "0.9.0",
             "level": self.level,
         }
+
+    def models(self) -> list[Json]:
+        """What the one user of local mode is told; a platform's fake users are no admins."""
+        if self.mode != "local":
+            return MODELS
+        if self.is_fetched:
+            return [*MODELS, FETCHABLE | {"fetchable": False, "stored": True, "loaded": True}]
+        return [*MODELS, FETCHABLE | {"fetch": self.fetch}]
 
     def create(self, title: str = "", days_ago: float = 0) -> Json:
         key = self.new_id("c")

@@ -1,6 +1,7 @@
 // The open conversation. Far turns are not in the page until someone scrolls up to them.
 import type { VNode } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { mayChat, me } from "../core/session.ts";
 import { t } from "../i18n/index.ts";
 import { Icon } from "../ui/icon.tsx";
 import { Composer } from "./composer.tsx";
@@ -32,7 +33,7 @@ export function Thread({ isLoading }: { isLoading: boolean }): VNode {
             <Icon name="arrowDown" />
           </button>
         )}
-        <Composer />
+        {(mayChat.value || !me.value) && <Composer />}
         <p class="disclaimer">{t().disclaimer}</p>
       </div>
     </div>

@@ -72,6 +72,8 @@ export const api = {
   signIn: (name: string, password: string, proof: Proof | null) => post<Me>("session", { name, password, proof }),
   signOut: () => call<void>("DELETE", "session"),
   models: () => get<{ models: Model[] }>("models"),
+  fetchModel: (key: string) => post<void>(`models/${id(key)}/fetch`),
+  cancelFetch: (key: string) => call<void>("DELETE", `models/${id(key)}/fetch`),
   release: (signal?: AbortSignal) => get<Release>("../.well-known/release.json", signal),
   status: (signal?: AbortSignal) => get<EngineStatus>("status", signal),
 

@@ -1,5 +1,5 @@
 // Numbers, times and money as people read them, in the language of the page.
-import { language } from "../i18n/index.ts";
+import { language, t } from "../i18n/index.ts";
 
 const locale = (): string => (language.value === "zh" ? "zh-CN" : "en-GB");
 
@@ -31,13 +31,18 @@ export function money(nano: number, currency: string): string {
 }
 
 export function seconds(value: number): string {
-  if (value < 10) return `${number(value, 1)} s`;
-  if (value < 60) return `${Math.round(value)} s`;
-  return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  const whole = Math.round(value);
+  if (whole < 60) return t().seconds(number(value, value < 10 ? 1 : 0));
+  return t().minutes(number(Math.floor(whole / 60)), number(whole % 60));
 }
 
 export function date(iso: string): string {
   return new Intl.DateTimeFormat(locale(), { dateStyle: "medium" }).format(new Date(iso));
+}
+
+/** A day of the calendar, such as 2026-11-22, which is the same day in every time zone. */
+export function day(iso: string): string {
+  return new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeZone: "UTC" }).format(new Date(iso));
 }
 
 export function dateTime(iso: string): string {

@@ -34,6 +34,8 @@ const isFlag = (value: unknown): value is boolean => typeof value === "boolean";
 
 export const theme = kept<Theme>("theme", "system", oneOf<Theme>("system", "light", "dark"));
 export const chosenModel = kept("model", "", isText);
+/** Chosen once the server has it: it is being fetched. */
+export const wantedModel = kept("wanted", "", isText);
 export const thinking = kept("thinking", true, isFlag);
 export const effort = kept<Effort>("effort", "medium", oneOf<Effort>("low", "medium", "high"));
 export const sidebarOpen = kept("sidebar", true, isFlag);

@@ -24,8 +24,19 @@ export interface Model {
   loaded: boolean;
   thinking: boolean;
   default: boolean;
+  /** Not served yet; only who runs the server is told of such models. */
   fetchable: boolean;
+  /** Whether its file is on the server's disk. */
+  stored: boolean;
+  /** Of the file; of the download where it is not stored. */
   bytes: number;
+  fetch: ModelFetch | null;
+}
+
+export interface ModelFetch {
+  state: "fetching" | "loading" | "failed";
+  received: number;
+  error: { code: string; message: string } | null;
 }
 
 /** Of /.well-known/release.json: what the server says of the files that it serves. */
@@ -176,8 +187,8 @@ export interface AdminUser {
 
 export interface Overview {
   load: number;
-  queue: Record<string, number | string | null>;
-  engines: Record<string, number | string | null>[];
+  queue: { running: number; waiting: number; tokens: number; wait_seconds: number; tokens_per_second: number };
+  engines: { model: string; state: EngineStatus["engine"]; running: number; waiting: number; restarts: number; last_error: string | null }[];
   accounts: number;
   level: Level;
   /** The rung that an admin holds; null while load decides. */

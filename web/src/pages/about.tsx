@@ -3,7 +3,7 @@ import "../styles/pages.css";
 import type { VNode } from "preact";
 import { describe } from "../chat/picker.tsx";
 import { api } from "../core/api.ts";
-import { bytes, short } from "../core/format.ts";
+import { bytes, number } from "../core/format.ts";
 import { me, models } from "../core/session.ts";
 import { t } from "../i18n/index.ts";
 import { Mark } from "../ui/icon.tsx";
@@ -21,6 +21,7 @@ function Fact({ name, children, code = false }: { name: string; children: string
 
 export default function About(): VNode {
   const release = useLoaded((signal) => api.release(signal), null).value;
+  const served = models.value.filter((one) => !one.fetchable);
   const signatureOf = (id: string) => release?.models.find((one) => one.id === id)?.signature;
   return (
     <div class="page narrow">
@@ -31,14 +32,14 @@ export default function About(): VNode {
       </header>
       <section class="card">
         <h2>{t().models}</h2>
-        {models.value.length === 0 && <p class="muted">{t().noModels}</p>}
-        {models.value.map((one) => (
+        {served.length === 0 && <p class="muted">{t().noModels}</p>}
+        {served.map((one) => (
           <div class="model-card" key={one.id}>
             <strong>{one.title}</strong> <code>{one.id}</code>
             <small class="muted">{describe(one)}</small>
             <dl class="facts">
               <Fact name={t().size}>{bytes(one.bytes)}</Fact>
-              <Fact name={t().context}>{short(one.context_length)}</Fact>
+              <Fact name={t().context}>{number(one.context_length)}</Fact>
               <Fact name={t().signature}>{signatureOf(one.id)?.label ?? null}</Fact>
               <Fact name={t().digest} code>
                 {signatureOf(one.id)?.digest ?? null}
@@ -51,7 +52,7 @@ export default function About(): VNode {
         ))}
       </section>
       <section class="card">
-        <dl class="facts">
+        <dl class="facts told">
           <Fact name={t().version}>{me.value?.version ?? ""}</Fact>
           <Fact name={t().licence}>{t().licenceText}</Fact>
           <Fact name={t().privacy}>{t().privacyText}</Fact>

@@ -3,16 +3,17 @@ import "../styles/pages.css";
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { api } from "../core/api.ts";
-import { date, money, number, short } from "../core/format.ts";
+import { date, day, money, number, short } from "../core/format.ts";
 import { hrefOf } from "../core/router.ts";
 import { explain, me } from "../core/session.ts";
-import type { ApiKey, UsageReport } from "../core/types.ts";
+import type { ApiKey, UsageReport, UsageRow } from "../core/types.ts";
 import { t } from "../i18n/index.ts";
 import { CopyButton } from "../ui/copy.tsx";
 import { Confirm, Dialog } from "../ui/dialog.tsx";
-import { Icon } from "../ui/icon.tsx";
+import { Icon, Mark } from "../ui/icon.tsx";
 import { toast } from "../ui/toast.tsx";
 import { QuickStart } from "./quickstart.tsx";
+import { Stat } from "./stat.tsx";
 import { useLoaded } from "./use.ts";
 
 export default function Account(): VNode {
@@ -28,7 +29,9 @@ export default function Account(): VNode {
   }
   if (!me.value.user) {
     return (
-      <div class="page">
+      <div class="page closed">
+        <Mark size={44} />
+        <p class="lead">{t().accountSignIn}</p>
         <a class="button primary" href={hrefOf("signin")}>
           {t().signIn}
         </a>
@@ -65,10 +68,7 @@ function BalanceCards(): VNode {
   return (
     <section class="stat-row" aria-label={t().balance}>
       {cards.map(([name, amount]) => (
-        <div class="stat" key={name}>
-          <span>{name}</span>
-          <strong>{value && amount !== undefined ? money(amount, value.currency) : "…"}</strong>
-        </div>
+        <Stat key={name} name={name} value={value && amount !== undefined ? money(amount, value.currency) : "…"} />
       ))}
     </section>
   );
@@ -120,14 +120,14 @@ function Keys({ onSecret }: { onSecret: (secret: string) => void }): VNode {
 function KeyRow({ entry, onRevoke }: { entry: ApiKey; onRevoke: () => void }): VNode {
   const facts = [
     `${t().keyCreated} ${date(entry.created)}`,
-    `${t().keyUsed} ${entry.last_used ? date(entry.last_used) : t().never}`,
+    entry.last_used ? `${t().keyUsed} ${date(entry.last_used)}` : t().keyUnused,
     ...(entry.expires ? [`${t().keyExpires} ${date(entry.expires)}`] : []),
   ];
   return (
     <li class={entry.revoked ? "row faded" : "row"}>
       <div class="row-main">
         <strong>{entry.name}</strong> <code>{`${entry.start}…${entry.last4}`}</code>
-        <small class="muted">{facts.join(" · ")}</small>
+        <small class="muted">{facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ")}</small>
       </div>
       {entry.revoked ? (
         <span class="badge">{t().revoked}</span>
@@ -169,7 +169,7 @@ function NewKey({ onMade, onClose }: { onMade: (secret: string) => void; onClose
                 {t().days(count)}
               </option>
             ))}
-            <option value="">∞</option>
+            <option value="">{t().noExpiry}</option>
           </select>
         </label>
         <label class="field">
@@ -205,6 +205,13 @@ function UsageSection(): VNode {
   );
 }
 
+const COUNTS = [
+  { name: "requests", of: (row: UsageRow) => number(row.requests) },
+  { name: "inputTokens", of: (row: UsageRow) => short(row.input_tokens) },
+  { name: "cachedInput", of: (row: UsageRow) => short(row.cached_tokens) },
+  { name: "outputTokens", of: (row: UsageRow) => short(row.output_tokens) },
+] as const;
+
 function UsageTable({ report }: { report: UsageReport }): VNode {
   const most = Math.max(...report.rows.map((row) => row.cost), 1);
   return (
@@ -212,23 +219,32 @@ function UsageTable({ report }: { report: UsageReport }): VNode {
       <table class="table">
         <thead>
           <tr>
-            {[t().day, t().model, t().requests, t().inputTokens, t().cachedTokens, t().outputTokens, t().cost].map((name) => (
-              <th key={name}>{name}</th>
+            <th>{t().day}</th>
+            <th>{t().model}</th>
+            {COUNTS.map(({ name }) => (
+              <th key={name} class="number">
+                {t()[name]}
+              </th>
             ))}
+            <th class="number" colSpan={2}>
+              {t().cost}
+            </th>
           </tr>
         </thead>
         <tbody>
           {report.rows.map((row) => (
             <tr key={`${row.day} ${row.model} ${row.key_id ?? ""}`}>
-              <td>{row.day}</td>
-              <td>{row.model}</td>
-              <td>{number(row.requests)}</td>
-              <td>{short(row.input_tokens)}</td>
-              <td>{short(row.cached_tokens)}</td>
-              <td>{short(row.output_tokens)}</td>
-              <td>
-                <meter class="bar" max={most} value={row.cost} aria-hidden="true" /> {money(row.cost, report.currency)}
+              <td class="day">{day(row.day)}</td>
+              <td class="model">{row.model}</td>
+              {COUNTS.map(({ name, of }) => (
+                <td key={name} class="number" data-name={t()[name]}>
+                  {of(row)}
+                </td>
+              ))}
+              <td class="share">
+                <meter class="bar" max={most} value={row.cost} aria-hidden="true" />
               </td>
+              <td class="number cost">{money(row.cost, report.currency)}</td>
             </tr>
           ))}
         </tbody>

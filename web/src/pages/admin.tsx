@@ -3,25 +3,32 @@ import "../styles/pages.css";
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { api } from "../core/api.ts";
-import { money, number } from "../core/format.ts";
+import { money, number, seconds, short } from "../core/format.ts";
 import { explain, isAdmin, me } from "../core/session.ts";
 import { LEVELS, type AdminUser, type Level, type Overview } from "../core/types.ts";
 import { t } from "../i18n/index.ts";
 import { Ask } from "../ui/dialog.tsx";
 import { levelName } from "../ui/level.ts";
 import { toast } from "../ui/toast.tsx";
+import { Stat } from "./stat.tsx";
 import { useLoaded } from "./use.ts";
 
 export default function Admin(): VNode {
   const { value, error, reload } = useLoaded((signal) => api.overview(signal), 4000);
-  if (!isAdmin.value) return <p class="page notice">{t().adminOnly}</p>;
+  if (!isAdmin.value) {
+    return (
+      <div class="page">
+        <p class="notice">{t().adminOnly}</p>
+      </div>
+    );
+  }
   return (
     <div class="page">
       <p class="lead">{t().adminLead}</p>
       {error && <p class="notice error">{error}</p>}
       {value && <Ladder overview={value} onChange={reload} />}
       {value && <Facts overview={value} />}
-      {me.value?.mode === "platform" && <Users />}
+      {me.value?.mode === "platform" && <Users count={value?.accounts ?? null} />}
     </div>
   );
 }
@@ -60,31 +67,54 @@ function Ladder({ overview, onChange }: { overview: Overview; onChange: () => vo
 }
 
 function Facts({ overview }: { overview: Overview }): VNode {
-  const sections: [string, Record<string, number | string | null>][] = [
-    [t().queue, { [t().load]: overview.load, ...overview.queue }],
-    ...overview.engines.map((one): [string, Record<string, number | string | null>] => [`${t().engine}: ${one["model"] ?? ""}`, one]),
-    [t().accounts, { [t().accounts]: overview.accounts }],
-  ];
+  const { load, queue, engines } = overview;
   return (
-    <div class="card-grid">
-      {sections.map(([name, facts]) => (
-        <section class="card" key={name}>
-          <h2>{name}</h2>
-          <dl class="facts">
-            {Object.entries(facts).map(([key, value]) => (
-              <div key={key}>
-                <dt>{key.replaceAll("_", " ")}</dt>
-                <dd>{typeof value === "number" ? number(value, 2) : (value ?? "")}</dd>
-              </div>
-            ))}
-          </dl>
-        </section>
-      ))}
-    </div>
+    <>
+      <section class="stat-row three" aria-label={t().queue}>
+        <Stat name={t().load} value={`${number(100 * load)}%`} />
+        <Stat name={t().runningNow} value={number(queue.running)} />
+        <Stat name={t().waitingNow} value={number(queue.waiting)} />
+        <Stat name={t().queuedTokens} value={short(queue.tokens)} />
+        <Stat name={t().waitTime} value={seconds(queue.wait_seconds)} />
+        <Stat name={t().tokensPerSecond} value={number(queue.tokens_per_second, 1)} />
+      </section>
+      <div class="card-grid">
+        {engines.map((one) => (
+          <Engine key={one.model} engine={one} />
+        ))}
+      </div>
+    </>
   );
 }
 
-function Users(): VNode {
+function Engine({ engine }: { engine: Overview["engines"][number] }): VNode {
+  const words = { ready: t().stateReady, loading: t().stateLoading, restarting: t().stateRestarting, down: t().stateDown };
+  const tones = { ready: "good", loading: "warm", restarting: "warm", down: "bad" };
+  const facts: [string, number][] = [
+    [t().runningNow, engine.running],
+    [t().waitingNow, engine.waiting],
+    [t().restarts, engine.restarts],
+  ];
+  return (
+    <section class="card">
+      <header class="card-head">
+        <h2>{engine.model}</h2>
+        <span class={`badge ${tones[engine.state]}`}>{words[engine.state]}</span>
+      </header>
+      <dl class="facts">
+        {facts.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{number(value)}</dd>
+          </div>
+        ))}
+      </dl>
+      {engine.last_error && <p class="notice error">{engine.last_error}</p>}
+    </section>
+  );
+}
+
+function Users({ count }: { count: number | null }): VNode {
   const [query, setQuery] = useState("");
   const { value, error, reload } = useLoaded(() => api.users(query), null, [query]);
   const [toppingUp, setToppingUp] = useState<AdminUser | null>(null);
@@ -100,7 +130,9 @@ function Users(): VNode {
   return (
     <section class="card">
       <header class="card-head">
-        <h2>{t().accounts}</h2>
+        <h2>
+          {t().accounts} {count !== null && <span class="badge">{number(count)}</span>}
+        </h2>
         <input class="input slim" type="search" placeholder={t().searchAccounts} aria-label={t().searchAccounts} value={query} onInput={(event) => setQuery(event.currentTarget.value)} />
       </header>
       {error && <p class="notice error">{error}</p>}
@@ -108,19 +140,20 @@ function Users(): VNode {
         {users.map((user) => (
           <li class={user.locked ? "row faded" : "row"} key={user.id}>
             <div class="row-main">
-              <strong>{user.name}</strong>
-              {user.role === "admin" && <span class="badge accent">{t().admin}</span>}
+              <strong>{user.name}</strong> {user.role === "admin" && <span class="badge accent">{t().admin}</span>}
               {user.balance !== undefined && <small class="muted">{money(user.balance, value?.currency ?? "USD")}</small>}
             </div>
-            <button type="button" class="button slim" onClick={() => setToppingUp(user)}>
-              {t().topUp}
-            </button>
-            <button type="button" class="button slim" onClick={() => void act(api.changeUser(user.id, { role: user.role === "admin" ? "user" : "admin" }))}>
-              {user.role === "admin" ? t().makeUser : t().makeAdmin}
-            </button>
-            <button type="button" class="button slim" onClick={() => void act(api.changeUser(user.id, { locked: !user.locked }))}>
-              {user.locked ? t().unlock : t().lock}
-            </button>
+            <div class="row-buttons">
+              <button type="button" class="button slim" onClick={() => setToppingUp(user)}>
+                {t().topUp}
+              </button>
+              <button type="button" class="button slim" onClick={() => void act(api.changeUser(user.id, { role: user.role === "admin" ? "user" : "admin" }))}>
+                {user.role === "admin" ? t().makeUser : t().makeAdmin}
+              </button>
+              <button type="button" class="button slim" onClick={() => void act(api.changeUser(user.id, { locked: !user.locked }))}>
+                {user.locked ? t().unlock : t().lock}
+              </button>
+            </div>
           </li>
         ))}
       </ul>

@@ -37,7 +37,7 @@ export function Chart({ title, lines, smoothing }: ChartProps): VNode {
     <figure class="chart">
       <figcaption>
         <span class="chart-title">{title.replaceAll("_", " ")}</span>
-        {readings.map((point, index) => point && <Reading key={index} index={index} point={point} />)}
+        <span class="readings">{readings.map((point, index) => point && <Reading key={index} index={index} point={point} />)}</span>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={title} onPointerMove={onMove} onPointerLeave={() => setAt(null)}>
         {ticks(box.y0, box.y1, 4).map((value) => (

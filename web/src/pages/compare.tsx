@@ -89,7 +89,7 @@ function Side({ side, installed, picked, asked, onPick }: SideProps): VNode {
           </option>
         ))}
       </select>
-      {asked && <AnswerView asked={asked} onRun={run} />}
+      {asked ? <AnswerView asked={asked} onRun={run} /> : <p class="muted small pending">{t().compareHint}</p>}
       {asked && asked.ended.value === null && (
         <button type="button" class="button slim" onClick={() => void asked.run.stop()}>
           {t().stop}

@@ -42,7 +42,7 @@ export default function Examples(): VNode {
             </div>
             <details open={running !== null}>
               <summary class="muted small">{one.program === "python" ? "program.py" : "program.js"}</summary>
-              <Prose text={`\`\`\`${one.program}\n${one.code}\n\`\`\``} />
+              <Prose text={`\`\`\`${one.program}\n${one.code.trimEnd()}\n\`\`\``} />
             </details>
           </section>
         ))}

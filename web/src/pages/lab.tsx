@@ -27,7 +27,7 @@ export default function Lab(): VNode {
       <div class="lab-grid">
         <section class="card">
           <header class="card-head">
-            <h2>{t().lab}</h2>
+            <h2>{t().runs}</h2>
             {isAdmin.value && (
               <button type="button" class="button slim" onClick={() => setStarting(true)}>
                 <Icon name="plus" />
@@ -61,6 +61,11 @@ export function StateBadge({ state }: { state: LabRun["state"] }): VNode {
   return <span class={`badge ${state === "running" ? "good" : state === "stopped" ? "warm" : ""}`}>{words[state]}</span>;
 }
 
+function kindName(kind: string): string {
+  const names: Record<string, string> = t().runKinds;
+  return names[kind] ?? kind;
+}
+
 function RunRow({ run }: { run: LabRun }): VNode {
   return (
     <li>
@@ -68,8 +73,8 @@ function RunRow({ run }: { run: LabRun }): VNode {
         <div class="row-main">
           <strong>{run.title}</strong>
           <small class="muted">
-            {run.kind}
-            {run.step !== null && ` · ${t().step} ${number(run.step)}`} · {dateTime(run.updated)}
+            {kindName(run.kind)}
+            {run.step !== null && ` · ${t().atStep(number(run.step))}`} · {dateTime(run.updated).replaceAll(" ", "\u00a0")}
           </small>
         </div>
         <StateBadge state={run.state} />

@@ -33,7 +33,7 @@ export function RunView({ run, others, onChange }: { run: LabRun; others: LabRun
         <StateBadge state={run.state} />
         {run.step !== null && (
           <span class="muted small">
-            {t().step} {number(run.step)}
+            {t().atStep(number(run.step))}
           </span>
         )}
         <span class="spacer" />
@@ -157,9 +157,9 @@ function Samples({ run }: { run: LabRun }): VNode {
     <>
       <label class="field sample-slider">
         <span>
-          {t().step} {number(shown)}
+          {t().atStep(number(shown))}
         </span>
-        <input type="range" min="0" max={value.steps.length - 1} value={value.steps.indexOf(shown)} aria-valuetext={`${t().step} ${shown}`} onInput={(event) => setStep(value.steps[Number(event.currentTarget.value)] ?? null)} />
+        <input type="range" min="0" max={value.steps.length - 1} value={value.steps.indexOf(shown)} aria-valuetext={t().atStep(number(shown))} onInput={(event) => setStep(value.steps[Number(event.currentTarget.value)] ?? null)} />
       </label>
       <div class="samples">
         {value.samples.map((sample, index) => (
@@ -181,8 +181,8 @@ function SampleCard({ sample }: { sample: LabSamples["samples"][number] }): VNod
         <Prose text={sample.text} />
       </div>
       {sample.answer && (
-        <p class="muted small">
-          {t().answer}: <code>{sample.answer}</code>
+        <p class="small">
+          <span class="muted">{t().answer}</span> <code>{sample.answer}</code>
         </p>
       )}
     </article>
@@ -194,7 +194,7 @@ function findingLine(finding: string | Record<string, unknown>): string {
   if (typeof finding === "string") return `- ${finding}`;
   const { step, meaning, advice } = finding;
   const words = [meaning, advice].filter((part) => typeof part === "string");
-  return `- ${step === undefined ? "" : `**${t().step} ${String(step)}** `}${words.join(" ") || JSON.stringify(finding)}`;
+  return `- ${step === undefined ? "" : `**${t().atStep(String(step))}** `}${words.join(" ") || JSON.stringify(finding)}`;
 }
 
 function Details({ run }: { run: LabRun }): VNode {

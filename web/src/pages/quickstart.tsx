@@ -2,9 +2,10 @@
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
 import { ROOT } from "../core/api.ts";
-import { model } from "../core/session.ts";
+import { me, model } from "../core/session.ts";
 import { t } from "../i18n/index.ts";
 import { Prose } from "../render/prose.tsx";
+import { CopyButton } from "../ui/copy.tsx";
 import { Segmented } from "../ui/segmented.tsx";
 
 type Client = "curl" | "python" | "javascript";
@@ -12,7 +13,9 @@ type Client = "curl" | "python" | "javascript";
 export function QuickStart({ secret }: { secret: string | null }): VNode {
   const [client, setClient] = useState<Client>("curl");
   const base = new URL(`${ROOT}v1`, location.href).href;
-  const code = SNIPPETS[client](base, secret ?? `<${t().yourKey}>`, model.value?.id ?? "MODEL");
+  // A local server asks for no key, but the clients want some text in its place.
+  const key = secret ?? (me.value?.mode === "local" ? "none" : `<${t().yourKey}>`);
+  const code = SNIPPETS[client](base, key, model.value?.id ?? "MODEL");
   return (
     <section class="card">
       <header class="card-head">
@@ -28,9 +31,11 @@ export function QuickStart({ secret }: { secret: string | null }): VNode {
           onChange={setClient}
         />
       </header>
-      <p class="muted">
-        {t().quickStartLead} <code>{base}</code>
-      </p>
+      <p class="muted">{t().quickStartLead}</p>
+      <div class="endpoint">
+        <code>{base}</code>
+        <CopyButton text={base} />
+      </div>
       <Prose text={`\`\`\`${client === "curl" ? "bash" : client}\n${code}\n\`\`\``} />
     </section>
   );

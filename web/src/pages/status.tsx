@@ -6,6 +6,7 @@ import { number } from "../core/format.ts";
 import type { EngineStatus } from "../core/types.ts";
 import { t } from "../i18n/index.ts";
 import { levelName } from "../ui/level.ts";
+import { Stat } from "./stat.tsx";
 import { useLoaded } from "./use.ts";
 
 function headline(status: EngineStatus): { text: string; tone: string } {
@@ -38,15 +39,6 @@ export default function Status(): VNode {
         </section>
       )}
       <p class="muted small">{t().updatedEvery}</p>
-    </div>
-  );
-}
-
-function Stat({ name, value }: { name: string; value: string }): VNode {
-  return (
-    <div class="stat">
-      <span>{name}</span>
-      <strong>{value}</strong>
     </div>
   );
 }

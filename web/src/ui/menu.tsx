@@ -9,6 +9,12 @@ export interface MenuItem {
   hint?: string | undefined;
   checked?: boolean | undefined;
   danger?: boolean;
+  /** Said, not done: it can be reached by the keyboard, and a click does nothing. */
+  disabled?: boolean;
+  /** The menu stays open, to show what comes of it. */
+  keepOpen?: boolean;
+  /** 0 to 1; null: something goes on, nobody knows how far it is. The hint says it in words. */
+  progress?: number | null;
   href?: string;
   onPick?: () => void;
 }
@@ -34,6 +40,10 @@ export function Menu({ label, button, buttonClass = "icon-button", items, side =
     document.addEventListener("pointerdown", away);
     return () => document.removeEventListener("pointerdown", away);
   }, [isOpen]);
+  useLayoutEffect(() => {
+    // The item that had the focus may be gone: what it cancelled is over.
+    if (isOpen && document.activeElement === document.body) root.current!.querySelector<HTMLElement>("[role^=menuitem]")?.focus();
+  });
   const onKeyDown = (event: KeyboardEvent): void => {
     if (!isOpen) return;
     const all = [...root.current!.querySelectorAll<HTMLElement>("[role^=menuitem]")];
@@ -81,6 +91,7 @@ function Item({ item, close }: { item: MenuItem; close: () => void }): VNode {
       <span class="menu-text">
         {item.label}
         {item.hint && <small>{item.hint}</small>}
+        {item.progress !== undefined && <progress aria-hidden="true" value={item.progress ?? undefined} />}
       </span>
       {item.checked && <Icon name="check" />}
     </>
@@ -94,12 +105,13 @@ function Item({ item, close }: { item: MenuItem; close: () => void }): VNode {
     );
   }
   const pick = (): void => {
-    close();
+    if (item.disabled) return;
+    if (!item.keepOpen) close();
     item.onPick?.();
   };
   const isChoice = item.checked !== undefined;
   return (
-    <button type="button" class={style} role={isChoice ? "menuitemradio" : "menuitem"} aria-checked={isChoice ? item.checked : undefined} onClick={pick}>
+    <button type="button" class={style} role={isChoice ? "menuitemradio" : "menuitem"} aria-checked={isChoice ? item.checked : undefined} aria-disabled={item.disabled} onClick={pick}>
       {content}
     </button>
   );
