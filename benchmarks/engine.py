@@ -60,7 +60,12 @@ def _ours(precision: str, reads: Format = "hf", isa: str | None = None) -> Engin
 
 def _llama(form: Format, isa: str | None = None) -> Engine:
     environment = "llama-avx2" if isa == "avx2" else "llama"
-    return Engine(f"llama.cpp {form}", "llama", form, form, environment, isa)
+    name = f"llama.cpp {form}" + (f" {isa}" if isa else "")
+    return Engine(name, "llama", form, form, environment, isa)
+
+
+# Its build for AVX2 alone is at times the faster one where there is more, so both take part.
+_LLAMA = (_llama("bf16"), _llama("q8_0"), _llama("bf16", "avx2"), _llama("q8_0", "avx2"))
 
 
 TRANSFORMERS = [
@@ -69,10 +74,10 @@ TRANSFORMERS = [
 VLLM = Engine("vllm bf16", "vllm", "bf16", "hf", "vllm")
 MODELS: dict[str, list[Engine]] = {
     "m_small": [
-        *(_ours("bf16"), _ours("int8"), _ours("int4"), _llama("bf16"), _llama("q8_0")),
+        *(_ours("bf16"), _ours("int8"), _ours("int4"), *_LLAMA),
         *(*TRANSFORMERS, VLLM),
     ],
-    "smollm2": [_ours("bf16"), _ours("int8"), _llama("bf16"), _llama("q8_0")],
+    "smollm2": [_ours("bf16"), _ours("int8"), *_LLAMA],
     "r1-qwen-1.5b": [_ours("bf16"), _ours("int8"), _llama("bf16"), _llama("q8_0")],
     "v2-lite": [_ours("int8", "q8_0"), _llama("q8_0")],
     "m_tiny": [_ours("bf16"), _ours("int8"), _llama("bf16"), _llama("q8_0"), *TRANSFORMERS, VLLM],
@@ -84,7 +89,8 @@ def engines_for(model: str, arguments: argparse.Namespace) -> list[Engine]:
     chosen = MODELS[model]
     if arguments.avx2:
         of_ours = [_ours(e.precision, e.reads, "avx2") for e in chosen if e.runner == "rorqual"]
-        chosen = of_ours + [_llama(e.reads, "avx2") for e in chosen if e.runner == "llama"]
+        of_llama = [e for e in chosen if e.runner == "llama" and e.isa is None]
+        chosen = of_ours + [_llama(e.reads, "avx2") for e in of_llama]
     wanted = tuple(arguments.only or ("",))
     chosen = [engine for engine in chosen if engine.name.startswith(wanted)]
     for engine in chosen:
