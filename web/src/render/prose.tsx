@@ -6,7 +6,7 @@ import { BlockView, type RenderContext } from "./vnodes.tsx";
 
 const PIECE = 3000; // characters a frame of a text that is there already
 const TAIL_GROUPS = 2;
-const GROUP = 24; // blocks compared as one: a long text costs little a frame
+const GROUP = 6; // blocks compared as one: a long text costs little a frame
 
 interface ProseProps {
   text: string;
