@@ -17,7 +17,6 @@ from rorqual.reproduce.grouped_query import (
     GroupedQueryAttention,
     GroupedQueryTransformer,
     arm_flops_per_token,
-    cached_numbers,
 )
 from rorqual.reproduce.run import budgeted, load_claim
 from rorqual.train.state import RunState, restore, save
@@ -125,8 +124,13 @@ def test_heads_that_do_not_divide_are_refused() -> None:
 
 def test_the_claim_compares_at_an_equal_cache() -> None:
     claim = load_claim("attention")
-    found = {
-        name: cached_numbers(budgeted(claim, name, 1).model, arm.num_key_value_heads)
-        for name, arm in claim.arms.items()
-    }
+
+    def cached_numbers(name: str) -> int:
+        """Of a token, in each layer."""
+        config, heads = budgeted(claim, name, 1).model, claim.arms[name].num_key_value_heads
+        if heads is None:
+            return config.kv_lora_rank + config.qk_rope_head_dim
+        return 2 * heads * config.v_head_dim
+
+    found = {name: cached_numbers(name) for name in claim.arms}
     assert found == {"mla": 64, "mqa": 64, "gqa": 128, "mha": 256}

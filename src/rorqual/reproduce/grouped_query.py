@@ -81,13 +81,6 @@ class GroupedQueryTransformer(Transformer):
             layer.self_attn = GroupedQueryAttention(config, num_key_value_heads, self.ops)
 
 
-def cached_numbers(config: ModelConfig, num_key_value_heads: int | None) -> int:
-    """What is cached of a token in each layer; None: by MLA."""
-    if num_key_value_heads is None:
-        return config.kv_lora_rank + config.qk_rope_head_dim
-    return 2 * num_key_value_heads * config.v_head_dim
-
-
 def arm_flops_per_token(
     config: ModelConfig, sequence_length: int, num_key_value_heads: int | None
 ) -> float:
