@@ -50,6 +50,15 @@ def claim_file(tmp_path: Path) -> Path:
     return path
 
 
+def exit_code(monkeypatch: pytest.MonkeyPatch, claim: Path, out: Path, *more: str) -> int:
+    """Of `rorqual reproduce` on this claim."""
+    words = ["rorqual", "reproduce", str(claim), "--out", str(out), *more]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
 def test_a_claim_runs_resumes_and_is_judged(
     claim_file: Path,
     tmp_path: Path,
@@ -59,11 +68,7 @@ def test_a_claim_runs_resumes_and_is_judged(
     out = tmp_path / "out"
 
     def run(*more: str) -> int:
-        words = ["rorqual", "reproduce", str(claim_file), "--out", str(out), *more]
-        monkeypatch.setattr("sys.argv", words)
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return int(stopped.value.code or 0)
+        return exit_code(monkeypatch, claim_file, out, *more)
 
     assert run() == 0
     first = capsys.readouterr().out
@@ -229,11 +234,7 @@ def test_a_recipes_stages_are_compared_where_they_have_spent_as_much(
     path, out = transfer_claim(tmp_path, rl_steps=9), tmp_path / "out"
 
     def run(*more: str) -> int:
-        words = ["rorqual", "reproduce", str(path), "--out", str(out), *more]
-        monkeypatch.setattr("sys.argv", words)
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return int(stopped.value.code or 0)
+        return exit_code(monkeypatch, path, out, *more)
 
     assert run("--seed", "2") == 0
     said = capsys.readouterr()
