@@ -79,6 +79,8 @@ def test_two_models_answer_one_prompt_side_by_side(page: Any, fake: FakeServer) 
 
 
 def test_a_visitor_signs_up_makes_a_key_and_signs_out(page: Any, platform: FakeServer) -> None:
+    slow: list[Any] = []  # the models come when the visitor is elsewhere
+    page.route("**/models", lambda one: slow.append(one))
     page.goto(platform.url)
     page.click("text=Sign in to chat")
     page.click("text=I have no account yet")
@@ -87,6 +89,9 @@ def test_a_visitor_signs_up_makes_a_key_and_signs_out(page: Any, platform: FakeS
     page.click("button >> text=Create an account")
     page.wait_for_selector(".who >> text=ada")
     page.goto(f"{platform.url}/#/account")
+    page.wait_for_selector("text=New key")
+    slow.pop().continue_()
+    page.wait_for_load_state("networkidle")
     page.click("text=New key")
     page.fill("dialog input >> nth=0", "laptop")
     page.click("dialog .primary")

@@ -9,6 +9,7 @@ import { go } from "../core/router.ts";
 import { explain, loadModels, me } from "../core/session.ts";
 import { t } from "../i18n/index.ts";
 import { Mark } from "../ui/icon.tsx";
+import { toast } from "../ui/toast.tsx";
 
 export default function SignIn(): VNode {
   const [isNew, setNew] = useState(false);
@@ -24,8 +25,8 @@ export default function SignIn(): VNode {
     try {
       const proof = await solve(isNew ? "register" : "login", name, setProgress);
       me.value = await (isNew ? api.register(name, password, proof) : api.signIn(name, password, proof));
-      await loadModels();
-      go("chat");
+      go("chat"); // at once: who has gone on to another page is not fetched back
+      loadModels().catch((failure: unknown) => toast(explain(failure), "error"));
     } catch (failure) {
       setError(explain(failure));
     } finally {
