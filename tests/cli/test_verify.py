@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from rorqual.cli.main import build_app
 from rorqual.errors import ConfigError, RorqualError
+from rorqual.eval import EvalFolder
+from rorqual.eval.folder import ITEMS, SUMMARY
 
 ROOT = Path(__file__).resolve().parents[2]
 POCKET = ROOT / "models" / "rorqual-pocket"
@@ -102,21 +104,21 @@ def test_nothing_to_verify_is_a_usage_error(tmp_path: Path) -> None:
         assert isinstance(result.exception, ConfigError) and result.exception.exit_code == 2
 
 
+def add_log(model: Path, lines: int) -> Path:
+    """The first lines of the committed log, and the summary that follows from them."""
+    shutil.copytree(POCKET / "evaluation", model / "evaluation")
+    folder = EvalFolder(model / "evaluation")
+    log = folder.path / ITEMS
+    log.write_text("".join(log.read_text("utf-8").splitlines(keepends=True)[:lines]), "utf-8")
+    summary = folder.rescored_summary(folder.read_items())
+    (folder.path / SUMMARY).write_text(json.dumps(summary))
+    return model
+
+
 @pytest.fixture
 def with_log(model: Path) -> Path:
-    """With the first lines of the committed log, and the summary that follows from them."""
-    code = (
-        "import sys, json; from pathlib import Path\n"
-        "from rorqual.eval import EvalFolder; from rorqual.eval.folder import SUMMARY\n"
-        "folder = EvalFolder(Path(sys.argv[1]))\n"
-        "summary = folder.rescored_summary(folder.read_items())\n"
-        "(folder.path / SUMMARY).write_text(json.dumps(summary))"
-    )
-    shutil.copytree(POCKET / "evaluation", model / "evaluation")
-    log = model / "evaluation" / "items.jsonl"
-    log.write_text("".join(log.read_text("utf-8").splitlines(keepends=True)[:60]), "utf-8")
-    subprocess.run([sys.executable, "-c", code, str(log.parent)], check=True)
-    return model
+    """With lines of every task."""
+    return add_log(model, 60)
 
 
 def test_logs_are_scored_again_and_a_changed_score_is_named(with_log: Path) -> None:
@@ -207,11 +209,12 @@ def test_verifying_and_signing_never_import_torch() -> None:
     assert done.stdout == "False\n"
 
 
-def test_no_damage_is_a_traceback_or_verified(with_log: Path, tmp_path: Path) -> None:
+def test_no_damage_is_a_traceback_or_verified(model: Path, tmp_path: Path) -> None:
     """Bytes flipped, cut out and put in, in every file that is parsed."""
-    run("release", "sign", str(with_log), "--once", "test", "--keys", str(tmp_path / "keys"))
+    add_log(model, 12)  # as much of it as is damaged
+    run("release", "sign", str(model), "--once", "test", "--keys", str(tmp_path / "keys"))
     rng = random.Random(9)
-    files = sorted(path for path in with_log.rglob("*") if path.is_file())
+    files = sorted(path for path in model.rglob("*") if path.is_file())
     for _ in range(60):
         path = rng.choice(files)
         original = path.read_bytes()
@@ -223,10 +226,10 @@ def test_no_damage_is_a_traceback_or_verified(with_log: Path, tmp_path: Path) ->
         if damaged == original:
             continue
         path.write_bytes(damaged)
-        result = verify(with_log, tmp_path)
+        result = verify(model, tmp_path)
         path.write_bytes(original)
         at = f"{path.name} at {place}: {result.output}"
         assert isinstance(result.exception, SystemExit | RorqualError | None), at
         # What stands in the signature's file outside of what is signed may be anything.
         assert result.exit_code == 1 or path.name == "model.sig", at
-    assert verify(with_log, tmp_path).exit_code == 0
+    assert verify(model, tmp_path).exit_code == 0

@@ -30,17 +30,63 @@ def quantise(x: Floats) -> tuple[Floats, Floats]:
     return np.rint(x * factor), most / np.float32(127)
 
 
+def round_groups(x: Floats) -> Floats:
+    """Each 32 successive values of a row as symmetric int8: what int4 weights multiply."""
+    padded = np.zeros((len(x), -(-x.shape[1] // 32) * 32), np.float32)
+    padded[:, : x.shape[1]] = x
+    integers, scales = quantise(padded.reshape(len(x), -1, 32))
+    return (integers * scales).reshape(padded.shape)[:, : x.shape[1]]
+
+
 def round_int4(x: Floats) -> Floats:
-    """Rows in groups of 32 on 16 levels; a group's scale is bf16 and maps its largest to -8."""
+    """Rows in groups of 32 on 16 even levels; native/step_levels.h says how they are chosen.
+
+    In sixteenths of a row's scale a weight is step * (16 * level - zero).
+    """
     rows, depth = x.shape
     padded = np.zeros((rows, -(-depth // 32) * 32), np.float32)
     padded[:, :depth] = x
     groups = padded.reshape(rows, -1, 32)
-    place = np.abs(groups).argmax(axis=-1, keepdims=True)
-    scale = round_bf16(np.take_along_axis(groups, place, -1) / np.float32(-8))
-    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
-    levels = np.rint(np.clip(groups * inverse, -8, 7))
-    return (levels * scale).reshape(padded.shape)[:, :depth]
+    widest = (groups.max(-1, initial=0) - groups.min(-1, initial=0)).max(1)[:, None, None]
+    scale = widest / np.float32(15 * 255)  # [rows, 1, 1]
+    inverse = np.divide(np.float32(16), scale, out=np.zeros_like(scale), where=scale > 0)
+    values = np.rint(groups * inverse)
+    shape = (*groups.shape[:2], 1)
+    best = (np.ones(shape), np.zeros(shape))  # step and zero
+    least = np.full(shape, 2.0**31 - 1)
+
+    def levels(step: Floats, zero: Floats) -> Floats:
+        part = np.float32(1) / (16 * step).astype(np.float32)
+        return np.rint(np.clip((values + step * zero).astype(np.float32) * part, 0, 15))
+
+    def weights(step: Floats, zero: Floats) -> Floats:
+        return step * (16.0 * levels(step, zero) - zero)
+
+    def attempt(step: Floats, zero_of: Callable[[Floats], Floats]) -> None:
+        nonlocal best, least
+        step = np.rint(np.clip(step, 1, 255))
+        zero = np.rint(np.clip(zero_of(step), 0, 255))
+        error = np.square(np.clip(weights(step, zero) - values, -8000, 8000)).sum(-1, keepdims=True)
+        best = tuple(
+            np.where(error < least, new, old) for new, old in zip((step, zero), best, strict=True)
+        )
+        least = np.minimum(error, least)
+
+    left = np.float32(0.92)
+    low, high = values.min(-1, keepdims=True, initial=0), values.max(-1, keepdims=True, initial=0)
+    for cut in range(4):
+        bottom = np.rint(low * left) if cut & 1 else low
+        top = np.rint(high * left) if cut & 2 else high
+        attempt((top - bottom).astype(np.float64) / 240, lambda step, bottom=bottom: -bottom / step)
+    total = values.sum(-1, keepdims=True, dtype=np.float64)
+    for _ in range(2):
+        found = levels(*best).astype(np.float64)
+        count = found.sum(-1, keepdims=True)
+        spread = 32 * np.square(found).sum(-1, keepdims=True) - count * count
+        shared = 32 * (found * values).sum(-1, keepdims=True) - count * total
+        step = np.divide(shared, 16 * spread, out=np.zeros(shape), where=spread > 0)
+        attempt(step, lambda step, count=count: (16 * step * count - total) / (32 * step))
+    return (weights(*best) * (scale / 16)).reshape(padded.shape)[:, :depth]
 
 
 @dataclass(frozen=True)
@@ -64,9 +110,8 @@ class Weights:
         if self.precision in ("fp32", "bf16"):
             return x @ self.fine(name).T
         if self.precision == "int4" and "embed" not in name and "lm_head" not in name:
-            a, a_scale = quantise(x)
             weight = round_int4(self.read(name)).astype(np.float64)
-            return (a.astype(np.float64) @ weight.T).astype(np.float32) * a_scale
+            return (round_groups(x).astype(np.float64) @ weight.T).astype(np.float32)
         (a, a_scale), (b, b_scale) = quantise(x), quantise(self.read(name))
         exact = a.astype(np.float64) @ b.astype(np.float64).T
         return (exact.astype(np.float32) * b_scale.T) * a_scale

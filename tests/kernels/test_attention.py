@@ -23,7 +23,7 @@ SHAPES = [
     (1, 100, 1, 128, 64, 128),
     (1, 70, 2, 24, 0, 48),
 ]
-DOCUMENTS = ["none", "packed", "arbitrary"]
+DOCUMENTS = ["none", "packed", "arbitrary", "branches", "arbitrary gaps"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Case:
     softmax_scale: float
     nope_head_dim: int
     grad_out: Tensor
+    gap: tuple[Tensor, Tensor] | None = None
 
     def to(self, dtype: torch.dtype) -> "Case":
         angles = torch.promote_types(dtype, torch.float32)
@@ -60,6 +61,7 @@ class Case:
             self.document_start,
             self.softmax_scale,
             self.nope_head_dim,
+            self.gap,
         )
         return [out.detach(), *torch.autograd.grad(out, inputs, self.grad_out)]
 
@@ -67,11 +69,29 @@ class Case:
 def make_document_start(kind: str, batch: int, tokens: int) -> Tensor | None:
     if kind == "none":
         return None
-    if kind == "arbitrary":  # in no order; some queries see nothing
+    if kind.startswith("arbitrary"):  # in no order; some queries see nothing
         return torch.randint(0, tokens + 2, (batch, tokens), dtype=torch.int32)
     borders = torch.rand(batch, tokens) < 0.05
     positions = torch.arange(tokens).expand(batch, tokens)
     return torch.where(borders, positions, 0).cummax(dim=1).values.to(torch.int32)
+
+
+def make_gap(kind: str, document_start: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    if kind not in ("branches", "arbitrary gaps"):
+        return None
+    assert document_start is not None
+    batch, tokens = document_start.shape
+    if kind == "arbitrary gaps":  # some empty, some over everything
+        begin, end = torch.randint(0, tokens + 2, (2, batch, tokens), dtype=torch.int32)
+        return begin, end
+    # In every document the fourth token ends the shared part; later ones open a branch at times.
+    column = torch.arange(tokens, dtype=torch.int32).expand(batch, tokens)
+    shared_end = document_start + 4
+    opens = (torch.rand(batch, tokens) < 0.1) & (column >= shared_end)
+    opened = torch.where(opens, column, 0).cummax(dim=1).values
+    own = torch.maximum(opened, shared_end)
+    inside = column >= shared_end
+    return torch.where(inside, shared_end, 0), torch.where(inside, own, 0)
 
 
 def make_case(shape: tuple[int, ...], documents: str = "none", seed: int = 0) -> Case:
@@ -79,16 +99,21 @@ def make_case(shape: tuple[int, ...], documents: str = "none", seed: int = 0) ->
     torch.manual_seed(seed)
     frequencies = 1e4 ** (-torch.arange(0, rope, 2) / max(rope, 1))
     angles = torch.outer(torch.arange(tokens).float(), frequencies)  # [T, R/2]
+    document_start = make_document_start(documents, batch, tokens)
+    gap = make_gap(documents, document_start)
+    if gap is not None:  # then rows have their own angles
+        angles = torch.randint(0, tokens, (batch, tokens, 1)) * frequencies  # [B, T, R/2]
     return Case(
         torch.randn(batch, tokens, heads, nope + rope),
         torch.randn(batch, tokens, heads, nope + value),
         torch.randn(batch, tokens, rope),
         angles.cos(),
         angles.sin(),
-        make_document_start(documents, batch, tokens),
+        document_start,
         (nope + rope) ** -0.5,
         nope,
         torch.randn(batch, tokens, heads, value),
+        gap,
     )
 
 
@@ -173,6 +198,35 @@ def test_packed_documents_equal_separate_sequences(library: Library) -> None:
     separate = [torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)]
     assert largest_error(packed[:2], separate[:2]) < 1e-5
     assert largest_error(packed[2:], separate[2:]) < 1e-5
+
+
+def test_branches_equal_sequences_of_their_own(library: Library) -> None:
+    """A prefix of 30 tokens, then continuations of 70, 1 and 49, each at places 30, 31, ..."""
+    case, prefix, lengths = make_case((1, 150, 2, 16, 8, 16)), 30, (70, 1, 49)
+    cos, sin = case.cos, case.sin
+    place = torch.cat([torch.arange(prefix), *(torch.arange(n) + prefix for n in lengths)])
+    begins = [prefix, prefix + 70, prefix + 71]
+    end = torch.tensor([0] * prefix + [begins[0]] * 70 + [begins[1]] + [begins[2]] * 49)
+    start = torch.where(end > 0, prefix, 0)
+    gap = (start.to(torch.int32)[None], end.to(torch.int32)[None])
+    forked = replace(
+        case, cos=cos[place][None], sin=sin[place][None], gap=gap,
+        document_start=torch.zeros(1, 150, dtype=torch.int32),
+    ).run(native(library))  # fmt: skip
+    expected = [torch.zeros_like(t) for t in forked]
+    for begin, length in zip([0, *begins], [0, *lengths], strict=True):
+        columns = torch.cat([torch.arange(prefix), torch.arange(begin, begin + length)])
+        grad = case.grad_out[:, columns].clone()
+        if length:  # what the prefix's own outputs say counts once
+            grad[:, :prefix] = 0
+        alone = replace(
+            case, q=case.q[:, columns], kv=case.kv[:, columns], k_rope=case.k_rope[:, columns],
+            cos=cos[: len(columns)], sin=sin[: len(columns)], grad_out=grad,
+        ).run(native(library))  # fmt: skip
+        expected[0][:, columns] = alone[0]
+        for total, part in zip(expected[1:], alone[1:], strict=True):
+            total[:, columns] += part
+    assert largest_error(forked, expected) < 1e-5
 
 
 def test_padding_that_sees_only_itself_returns_its_own_value(library: Library) -> None:

@@ -3,6 +3,7 @@
 import torch
 
 from rorqual.model import IGNORED, MTPLayer, PackedTokens, Transformer, initialize, loss_terms
+from rorqual.model.attention import Sight
 from tests.conftest import small_config
 
 
@@ -52,12 +53,12 @@ def test_mtp_reads_the_embedding_first() -> None:
     layer = model.model.layers[config.num_hidden_layers]
     assert isinstance(layer, MTPLayer)
     embedding, hidden = torch.randn(1, 4, 64), torch.randn(1, 4, 64)
-    rope = (model.model.rope_cos[:4], model.model.rope_sin[:4])
+    sight = Sight((model.model.rope_cos[:4], model.model.rope_sin[:4]), None, None)
     with torch.no_grad():
         layer.eh_proj.weight[:, config.hidden_size :] = 0
-        state = layer(embedding, hidden, rope, None)[0]
-        assert torch.equal(layer(embedding, hidden + 1, rope, None)[0], state)
-        assert not torch.equal(layer(embedding + torch.randn(64), hidden, rope, None)[0], state)
+        state = layer(embedding, hidden, sight)[0]
+        assert torch.equal(layer(embedding, hidden + 1, sight)[0], state)
+        assert not torch.equal(layer(embedding + torch.randn(64), hidden, sight)[0], state)
 
 
 def test_mtp_routing_is_reported_beside_the_main_layers() -> None:

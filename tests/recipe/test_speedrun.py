@@ -60,7 +60,7 @@ def test_every_stage_leaves_its_result(finished: Path) -> None:
 def test_killed_and_stopped_it_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of one stage, SIGTERM in another; earlier stages are not repeated."""
     out = tmp_path / "again"
-    for name in ("01-corpus", "02-base"):
+    for name in ("01-corpus", "02-base", "10-student-base"):  # those that follow from no other run
         shutil.copytree(finished / name, out / name)
     often = ("zero.rl.checkpoint_seconds=0.001", "final.rl.checkpoint_seconds=0.001")
     process = start(out, *often)
@@ -110,7 +110,10 @@ def pipeline(*overrides: str) -> Pipeline:
         ("zero.tasks.0.levels=[9]", "stage zero: level=9 of task running_state"),
         ('r1.rl.rewards=["truth", "format", "language"]', "stage r1: reward 'truth' is not known"),
         ("cold.train.sequence_length=512", "stage cold: train.sequence_length=512 exceeds"),
-        ("student.distill.row_tokens=300", "stage student: distill.row_tokens=300 exceeds"),
+        (
+            "student.distill.max_completion_length=256",
+            "stage student: distill.max_completion_length=256 leaves no room for a prompt",
+        ),
         ("corpus.corpus.text=nowhere", "stage corpus: nowhere: there is no text"),
         ("zero.rl.model=nowhere", "stage zero: "),
     ],

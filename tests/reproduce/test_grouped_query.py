@@ -12,6 +12,7 @@ from rorqual.config.run import load_run_config
 from rorqual.errors import ConfigError
 from rorqual.kernels.ops import select_ops
 from rorqual.model import initialize
+from rorqual.model.attention import Sight
 from rorqual.parallel import join_processes
 from rorqual.reproduce.grouped_query import (
     GroupedQueryAttention,
@@ -34,6 +35,10 @@ CONFIG = ModelConfig(
     v_head_dim=8,
     max_position_embeddings=64,
 )
+
+
+def sight(x: torch.Tensor, document_start: torch.Tensor | None = None) -> Sight:
+    return Sight((x, x), document_start, None)  # the angles are not read
 
 
 def attention(num_cached: int) -> GroupedQueryAttention:
@@ -72,15 +77,15 @@ def test_it_is_what_loops_over_heads_and_positions_give(num_cached: int) -> None
             heads.append(sum(weights[s] * v[s, part] for s in range(t + 1)))
         rows.append(torch.cat(heads))
     expected = module.o_proj(torch.stack(rows))
-    torch.testing.assert_close(module(x, (x, x), None)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(x, sight(x))[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_documents_in_a_row_do_not_see_each_other() -> None:
     module, x = attention(2), torch.randn(1, 12, 32)
     start = torch.tensor([[0] * 5 + [5] * 7], dtype=torch.int32)
-    packed = module(x, (x, x), start)
-    alone = torch.cat((module(x[:, :5], (x, x), None), module(x[:, 5:], (x, x), None)), dim=1)
+    packed = module(x, sight(x, start))
+    alone = torch.cat([module(part, sight(part)) for part in (x[:, :5], x[:, 5:])], dim=1)
     torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-5)
 
 

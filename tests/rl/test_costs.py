@@ -6,7 +6,7 @@ from rorqual.config import ModelConfig
 from rorqual.config.run import load_run_config
 from rorqual.model import Transformer, initialize, sample_completions
 from rorqual.planner import count_parameters
-from rorqual.rl.costs import FlopCounter, Tokens, packed_tokens, sampled_tokens
+from rorqual.rl.costs import FlopCounter, Tokens, sampled_tokens
 from rorqual.rl.packing import pack_sequences
 
 
@@ -40,14 +40,14 @@ def test_sampling_feeds_what_is_counted(student_config: ModelConfig) -> None:
     assert sum(fed) == sampled_tokens(prompts, [c.ids for c in found]) == 3
 
 
-def test_training_counts_every_prompt_and_no_padding() -> None:
+def test_training_counts_a_shared_prompt_once_and_no_padding() -> None:
     prompts, completions = [[5, 6, 7], [5, 6, 7], [8, 9]], [[1, 2, 3, 4], [1], [2, 3]]
     batches = list(
-        pack_sequences(prompts, completions, row_tokens=8, rows_per_batch=1, pad_token_id=0)
+        pack_sequences(prompts, completions, row_tokens=7, rows_per_batch=1, pad_token_id=0)
     )
     assert len(batches) == 2
-    # 7 + 4 + 4 tokens, less the last one of each sequence
-    assert sum(packed_tokens(batch) for batch in batches) == 12
+    # Prompts of 3 and 2 tokens, and each completion less its last
+    assert sum(batch.num_fed for batch in batches) == 5 + 3 + 0 + 1
 
 
 def test_flops_are_two_per_weight_forward_and_six_trained(

@@ -136,3 +136,18 @@ def test_users_functions_see_the_columns_and_must_return_finite_numbers(
     (problem,) = rewards.take_problems()
     assert "odd" in problem and "nan" in problem
     assert rewards.take_problems() == []
+
+
+def test_the_time_limit_is_for_judging_not_for_loading(make: Make, tmp_path: Path) -> None:
+    """The worker brings no torch; a file that imports it may take its time."""
+    path = tmp_path / "heavy.py"
+    path.write_text(
+        "import sys, time\n"
+        "brought = 'torch' in sys.modules\n"
+        "time.sleep(1)\n"
+        "def heavy(completions, **kwargs):\n"
+        "    return [float(brought)] * len(completions)\n"
+    )
+    rewards = make(f"{path}:heavy", reward_timeout_seconds=0.8)
+    judged = rewards.judge([written("10")], step=1)
+    assert (rewards.take_problems(), judged.parts[f"{path}:heavy"]) == ([], [0.0])

@@ -8,7 +8,7 @@ import torch
 
 from rorqual.config.run import RunConfig
 from rorqual.interrupt import StopRequest
-from rorqual.train import RunFolder, UnstableRun
+from rorqual.train import RunFolder, UnstableRun, run_loop
 from tests.train.conftest import new_trainer
 
 
@@ -26,6 +26,18 @@ def test_too_many_skipped_steps_stop_the_run_with_a_checkpoint(
     steps = [record for record in map(json.loads, lines) if record["kind"] == "step"]
     assert ["not finite" in record["skipped"] for record in steps] == [True] * 3
     assert folder.read_config(RunConfig).train == trainer.train
+
+
+def test_a_report_is_drawn_at_the_end_and_seldom_on_the_way(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(run_loop, "write_report", lambda folder, title: drawn.append(title))
+    monkeypatch.setattr(run_loop, "_REPORT_SECONDS", 3600.0)  # however slow the machine
+    trainer = new_trainer(corpus, tmp_path / "run", "train.checkpoint_seconds=0.001")
+    trainer.run(StopRequest())
+    assert trainer.state.step > 2
+    assert len(drawn) == 2  # with the first checkpoint, and at the end
 
 
 def test_pruning_clears_what_a_killed_save_left(tmp_path: Path) -> None:

@@ -65,8 +65,10 @@ class DistillConfig(BaseModel):
     bias_update_speed: float = Field(
         0.0, ge=0, description="gamma of the routers' selection bias; 0 freezes it"
     )
-    row_tokens: int = Field(256, gt=0, description="sequences are packed into rows this long")
-    rows_per_micro_batch: int = Field(32, gt=0, description="rows per forward and backward")
+    row_tokens: int = Field(
+        1024, gt=0, description="rows this long hold prompts, each with as many of its completions"
+    )
+    rows_per_micro_batch: int = Field(8, gt=0, description="rows per forward and backward")
     eval_steps: int = Field(20, gt=0, description="between evaluations on held-out problems")
     eval_problems: int = Field(96, gt=0, description="held-out problems per evaluation")
     eval_samples: int = Field(1, gt=0, description="samples per held-out problem")

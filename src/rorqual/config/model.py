@@ -171,6 +171,14 @@ class ModelConfig(BaseModel):
             scale *= yarn_mscale(yarn.factor, yarn.mscale_all_dim) ** 2
         return scale
 
+    def check_completion_length(self, key: str, tokens: int) -> None:
+        """ConfigError unless a completion of `tokens`, set by `key`, leaves room for a prompt."""
+        if tokens >= self.max_position_embeddings:
+            raise ConfigError(
+                f"{key}={tokens} leaves no room for a prompt in the model's "
+                f"max_position_embeddings={self.max_position_embeddings}; lower it"
+            )
+
     def is_moe_layer(self, layer_idx: int) -> bool:
         """Whether layer `layer_idx` routes; MTP modules are layers num_hidden_layers + k."""
         return self.n_routed_experts is not None and layer_idx >= self.first_k_dense_replace

@@ -60,7 +60,7 @@ class RLConfig(BaseModel):
     )
     reward_weights: tuple[float, ...] | None = Field(None, description="one per reward; None: 1")
     reward_timeout_seconds: float = Field(
-        10.0, gt=0, description="a user's reward function is stopped after this long"
+        10.0, gt=0, description="a user's reward function, once loaded, is stopped after this long"
     )
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="as in [train]")
     learning_rate: float = Field(1e-4, gt=0, description="peak")
@@ -71,8 +71,10 @@ class RLConfig(BaseModel):
     adam_eps: float = Field(1e-8, gt=0, description="AdamW denominator")
     weight_decay: float = Field(0.0, ge=0, description="decoupled, on matrices only")
     clip_grad_norm: float = Field(1.0, gt=0, description="global gradient norm limit")
-    row_tokens: int = Field(256, gt=0, description="sequences are packed into rows this long")
-    rows_per_micro_batch: int = Field(32, gt=0, description="rows per forward and backward")
+    row_tokens: int = Field(
+        1024, gt=0, description="rows this long hold prompts, each with as many of its completions"
+    )
+    rows_per_micro_batch: int = Field(8, gt=0, description="rows per forward and backward")
     curriculum: bool = Field(False, description="levels follow the rolling pass rate")
     raise_level_above: float = Field(0.7, gt=0, le=1, description="pass rate to move up")
     lower_level_below: float = Field(0.1, ge=0, lt=1, description="pass rate to move down")

@@ -61,7 +61,9 @@ def open_trainer(
     tasks = {share.name: load_task(share.name) for share in config.tasks}
     parts = _Parts(config, folder, tasks, student, tokenizer, sampler)
     source, teacher = _source(parts, teacher_at, ops)
-    _check_rows(config, [student.config] + ([] if teacher is None else [teacher]))
+    for shape in [student.config] + ([] if teacher is None else [teacher]):
+        name, tokens = "distill.max_completion_length", config.distill.max_completion_length
+        shape.check_completion_length(name, tokens)
     by_problem = {task.name: task for task in tasks.values()}
     held_out = HeldOut(config.distill, config.tasks, by_problem, tokenizer, sampler)
     return DistillTrainer(
@@ -110,13 +112,3 @@ def _source(parts: _Parts, teacher_at: Path | None, ops: Ops) -> tuple[Source, M
     if parts.config.distill.method == "logits":
         return LogitsSource(teacher, asking), teacher.config
     return OnPolicySource(teacher, asking), teacher.config
-
-
-def _check_rows(config: DistillRunConfig, models: list[ModelConfig]) -> None:
-    """Rows must fit the position tables: positions run on over a row's sequences."""
-    limit = min(model.max_position_embeddings for model in models)
-    if config.distill.row_tokens > limit:
-        raise ConfigError(
-            f"distill.row_tokens={config.distill.row_tokens} exceeds max_position_embeddings="
-            f"{limit} of student or teacher; lower it"
-        )

@@ -15,7 +15,7 @@ from rorqual.distill.divergence import Direction, divergence
 from rorqual.errors import ConfigError
 from rorqual.kernels.ops import Ops
 from rorqual.model import Transformer
-from rorqual.rl.costs import Tokens, packed_tokens
+from rorqual.rl.costs import Tokens
 from rorqual.rl.packing import PackedSequences
 from rorqual.tokenizer.files import added_tokens, parse_object, read_files
 
@@ -67,7 +67,6 @@ def compare(
     hidden [M, H]: the student's, before each completion token.
     """
     with torch.no_grad():
-        out = teacher(batch.rows.tokens[:, :-1], batch.rows.document_start(), dtype=dtype)
-        theirs = out.hidden.flatten(0, 1)[batch.position]  # [M, H of the teacher]
+        theirs = batch.select(batch.run(teacher, dtype).hidden)  # [M, H of the teacher]
     loss = divergence(hidden, student.lm_head.weight, theirs, teacher.lm_head.weight, kind)
-    return loss, Tokens(teacher_scoring=packed_tokens(batch))
+    return loss, Tokens(teacher_scoring=batch.num_fed)

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from rorqual.config.distill import DistillConfig
 from rorqual.distill.source import Drawn, Figures, Source
 from rorqual.model import Transformer
-from rorqual.rl.costs import Tokens, packed_tokens
+from rorqual.rl.costs import Tokens
 from rorqual.rl.packing import PackedSequences, pack_sequences
 from rorqual.train.balance import LoadCounter, max_violation
 from rorqual.train.optimizer import RunOptimizer
@@ -60,14 +60,13 @@ class DistillUpdate:
 
     def _accumulate(self, batch: PackedSequences, num_tokens: int, spent: Tokens) -> float:
         """Forward and backward of one micro-batch; its summed loss."""
-        rows = batch.rows
-        out = self.student(rows.tokens[:, :-1], rows.document_start(), dtype=self.dtype)
-        hidden = out.hidden.flatten(0, 1)[batch.position]  # [M, H]
+        out = batch.run(self.student, self.dtype)
+        hidden = batch.select(out.hidden)  # [M, H]
         loss, scoring = self.source.loss(self.student, hidden, batch, self.dtype)
         (loss / num_tokens).backward()
         self.load.add(self.load.of(out.routing))
         spent.add(scoring)
-        spent.add(Tokens(student_training=packed_tokens(batch)))
+        spent.add(Tokens(student_training=batch.num_fed))
         return float(loss.detach())
 
     def _finish(self, step: int) -> float:

@@ -24,7 +24,7 @@ from rorqual.errors import CapacityError, ConfigError
 
 InstructionSet = Literal["portable", "avx2", "avx512", "amx", "amx-emulated"]
 
-_ABI_VERSION: Final = 1
+_ABI_VERSION: Final = 2
 _ISA_NAMES: Final[tuple[InstructionSet, ...]] = get_args(InstructionSet)
 _OUT_OF_MEMORY: Final = 1
 _BAD_INDEX: Final = 2

@@ -25,6 +25,7 @@ from rorqual.kernels import (
     twins_norm,
 )
 from rorqual.kernels.library import Library, native_library
+from rorqual.kernels.twins_attention import Gap
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Ops:
 
     moe_experts: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
     mla_attention: Callable[
-        [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, float, int], Tensor
+        [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, float, int, Gap | None], Tensor
     ]
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     swiglu: Callable[[Tensor, Tensor], Tensor]

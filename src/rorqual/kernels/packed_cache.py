@@ -30,7 +30,7 @@ from rorqual.kernels.packed_file import PackedFile, Piece, write_packed
 from rorqual.kernels.runtime_layout import Precision
 from rorqual.units import format_bytes
 
-PACKING_VERSION: Final = 1
+PACKING_VERSION: Final = 2
 """Raise it when Python lays weights out differently; the library's own changes count by themselves.
 """
 FEWEST_BYTES: Final = 32 << 20

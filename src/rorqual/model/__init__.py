@@ -7,10 +7,11 @@ from rorqual.model.loss import IGNORED, LossTerms, PackedTokens, loss_terms
 from rorqual.model.moe import MoE, RoutingStatistics
 from rorqual.model.router import Router, Routing
 from rorqual.model.sample import Completion, sample_completions
-from rorqual.model.transformer import DecoderLayer, MTPLayer, Output, Transformer
+from rorqual.model.transformer import Branches, DecoderLayer, MTPLayer, Output, Transformer
 
 __all__ = [
     "IGNORED",
+    "Branches",
     "Completion",
     "DecoderLayer",
     "LatentCache",

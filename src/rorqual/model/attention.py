@@ -9,17 +9,32 @@ Two forms of the same function:
 NOTE: the latent norms use 1e-6 whatever `rms_norm_eps` says, as DeepSeek's published code does.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rorqual.config import ModelConfig
 from rorqual.kernels.ops import Ops
+from rorqual.kernels.twins_attention import Gap
 from rorqual.model.cache import LatentCache, Placement
 from rorqual.model.layers import Linear, RMSNorm
 from rorqual.model.rope import rotate_pairs
 
 LATENT_NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How the tokens of rows see each other: operands of `twins_attention.mla_attention`.
+
+    rope: cos and sin, 2 x [T, R/2] or 2 x [B, T, R/2].
+    """
+
+    rope: tuple[Tensor, Tensor]
+    document_start: Tensor | None
+    gap: Gap | None
 
 
 class Attention(nn.Module):
@@ -61,15 +76,20 @@ class Attention(nn.Module):
         latent, k_rope = compressed.split((self.kv_rank, self.rope_dim), dim=-1)
         return self.kv_a_layernorm(latent.contiguous()), k_rope.contiguous()
 
-    def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], document_start: Tensor | None
-    ) -> Tensor:
-        """x [B, T, H], rope 2 x [T, R/2], document_start [B, T] or None -> [B, T, H]"""
+    def forward(self, x: Tensor, sight: Sight) -> Tensor:
+        """x [B, T, H] -> [B, T, H]"""
         q = self._queries(x)  # [B, T, N, D+R]
         latent, k_rope = self._latents(x)
         kv = self.kv_b_proj(latent).unflatten(-1, (self.num_heads, -1))  # [B, T, N, D+Dv], eq. 2, 5
         out = self.ops.mla_attention(
-            q, kv, k_rope, *rope, document_start, self.softmax_scale, self.nope_dim
+            q,
+            kv,
+            k_rope,
+            *sight.rope,
+            sight.document_start,
+            self.softmax_scale,
+            self.nope_dim,
+            sight.gap,
         )  # [B, T, N, Dv], eq. 10
         return self.o_proj(out.flatten(-2))  # eq. 11
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from rorqual.config import ModelConfig
 from rorqual.kernels.ops import Ops, select_ops
-from rorqual.model.attention import Attention
+from rorqual.kernels.twins_attention import Gap
+from rorqual.model.attention import Attention, Sight
 from rorqual.model.cache import LatentCache, Placement
 from rorqual.model.layers import MLP, Linear, RMSNorm
 from rorqual.model.moe import MoE, RoutingStatistics
@@ -33,6 +34,18 @@ class Output:
     routing: tuple[RoutingStatistics, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Rows in which several continuations stand behind one prefix and do not see each other.
+
+    position [B, T] int64: a token's place in its own sequence; gap 2 x [B, T] int32: first and one
+    past the last column of the other continuations between the prefix and its own.
+    """
+
+    position: Tensor
+    gap: Gap
+
+
 class Block(nn.Module):
     """Pre-norm attention and feed-forward, each with a residual; what every layer is made of."""
 
@@ -48,11 +61,9 @@ class Block(nn.Module):
             else MLP(hidden, config.intermediate_size, ops)
         )
 
-    def transform(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], document_start: Tensor | None
-    ) -> tuple[Tensor, RoutingStatistics | None]:
+    def transform(self, x: Tensor, sight: Sight) -> tuple[Tensor, RoutingStatistics | None]:
         """x [B, T, H] -> ([B, T, H], statistics of a MoE layer)"""
-        x = x + self.self_attn(self.input_layernorm(x), rope, document_start)
+        x = x + self.self_attn(self.input_layernorm(x), sight)
         return self.feed_forward(x)
 
     def feed_forward(self, x: Tensor) -> tuple[Tensor, RoutingStatistics | None]:
@@ -67,11 +78,9 @@ class Block(nn.Module):
 class DecoderLayer(Block):
     """A layer of the main model."""
 
-    def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], document_start: Tensor | None
-    ) -> tuple[Tensor, RoutingStatistics | None]:
+    def forward(self, x: Tensor, sight: Sight) -> tuple[Tensor, RoutingStatistics | None]:
         """x [B, T, H] -> ([B, T, H], statistics of a MoE layer)"""
-        return self.transform(x, rope, document_start)
+        return self.transform(x, sight)
 
     def forward_cached(
         self, x: Tensor, rotation: Tensor, placement: Placement, cache: LatentCache
@@ -112,11 +121,7 @@ class MTPLayer(Block):
         self.shared_head = SharedHead(config, ops)
 
     def forward(
-        self,
-        embedding: Tensor,
-        previous: Tensor,
-        rope: tuple[Tensor, Tensor],
-        document_start: Tensor | None,
+        self, embedding: Tensor, previous: Tensor, sight: Sight
     ) -> tuple[Tensor, Tensor, RoutingStatistics | None]:
         """One depth further.
 
@@ -124,7 +129,7 @@ class MTPLayer(Block):
         this depth's state, the same normed for the shared head, statistics of a MoE layer.
         """
         joined = torch.cat((self.enorm(embedding), self.hnorm(previous)), dim=-1)  # [B, T, 2H]
-        state, statistics = self.transform(self.eh_proj(joined), rope, document_start)  # eq. 21, 22
+        state, statistics = self.transform(self.eh_proj(joined), sight)  # eq. 21, 22
         return state, self.shared_head.norm(state), statistics  # eq. 23
 
 
@@ -161,26 +166,41 @@ class Trunk(nn.Module):
         self.register_buffer("rope_sin", sin, persistent=False)
 
     def forward(
-        self, tokens: Tensor, document_start: Tensor | None, dtype: torch.dtype, *, with_mtp: bool
+        self,
+        tokens: Tensor,
+        document_start: Tensor | None,
+        branches: Branches | None,
+        dtype: torch.dtype,
+        *,
+        with_mtp: bool,
     ) -> Output:
         """tokens [B, T], or [B, T+1] with_mtp (the last column only feeds MTP)."""
         num_mtp = self.config.num_nextn_predict_layers if with_mtp else 0
         length = tokens.shape[1] - (1 if with_mtp else 0)
-        rope = (self.rope_cos[:length], self.rope_sin[:length])
+        sight = self._sight(length, document_start, branches)
         embedded = self.embed_tokens(tokens, dtype)  # [B, T(+1), H]
         x, routing = embedded[:, :length], []
         for layer in self.layers[: self.config.num_hidden_layers]:
-            x, statistics = layer(x, rope, document_start)
+            x, statistics = layer(x, sight)
             routing.append(statistics)
         hidden = self.norm(x)
         previous, mtp_hidden = hidden, []
         for depth, layer in enumerate(self.layers[self.config.num_hidden_layers :][:num_mtp]):
             shifted = _shift_left(embedded, depth + 1, length)  # Emb(t_{i+depth+1})
-            previous, normed, statistics = layer(shifted, previous, rope, document_start)
+            previous, normed, statistics = layer(shifted, previous, sight)
             routing.append(statistics)
             mtp_hidden.append(normed)
         found = tuple(statistics for statistics in routing if statistics is not None)
         return Output(hidden, tuple(mtp_hidden), found)
+
+    def _sight(
+        self, length: int, document_start: Tensor | None, branches: Branches | None
+    ) -> Sight:
+        if branches is None:
+            rope = (self.rope_cos[:length], self.rope_sin[:length])  # 2 x [T, R/2]
+            return Sight(rope, document_start, None)
+        rope = (self.rope_cos[branches.position], self.rope_sin[branches.position])
+        return Sight(rope, document_start, branches.gap)
 
     def forward_cached(self, tokens: Tensor, cache: LatentCache, dtype: torch.dtype) -> Tensor:
         """Next tokens [B, T] of the cached sequences -> normed hidden [B, T, H]"""
@@ -223,6 +243,7 @@ class Transformer(nn.Module):
         self,
         tokens: Tensor,
         document_start: Tensor | None = None,
+        branches: Branches | None = None,
         *,
         dtype: torch.dtype = torch.float32,
         with_mtp: bool = False,
@@ -231,9 +252,11 @@ class Transformer(nn.Module):
 
         tokens [B, T] int64; with_mtp: [B, T+1], whose last column is only looked up by the MTP
         modules. document_start [B, T] int32: the first position of the document each position
-        belongs to (None: one document a row). dtype: of the activations.
+        belongs to (None: one document a row); branches: where documents share their beginning, not
+        with_mtp. dtype: of the activations.
         """
-        return self.model(tokens, document_start, dtype, with_mtp=with_mtp)
+        assert branches is None or not with_mtp, "MTP reads the next column, which may be another's"
+        return self.model(tokens, document_start, branches, dtype, with_mtp=with_mtp)
 
     def logits(
         self,

@@ -22,7 +22,7 @@ def check_pipeline(pipeline: Pipeline) -> None:
         try:
             _check(stage)
             shapes[f"@{stage.name}"] = shape = _shape(stage, shapes)
-            _check_rows(stage, shape)
+            _check_lengths(stage, shape)
         except RorqualError as error:
             raise type(error)(f"{pipeline.source}: stage {stage.name}: {error}") from error
 
@@ -54,19 +54,17 @@ def _shape(stage: Stage, shapes: dict[str, ModelConfig | None]) -> ModelConfig |
     return known if known is not None else read_model_config(model_directory(path))
 
 
-def _check_rows(stage: Stage, shape: ModelConfig | None) -> None:
-    """Positions run on over a packed row, so a row must fit the position table."""
+def _check_lengths(stage: Stage, shape: ModelConfig | None) -> None:
+    """Rows of text, and completions behind a prompt, must fit the position table."""
     if shape is None:
         return
     config: Any = stage.config
     kind, limit = stage.head.kind, shape.max_position_embeddings
-    name, tokens = {
-        "pretrain": lambda: ("train.sequence_length", config.train.sequence_length),
-        "sft": lambda: ("train.sequence_length", config.train.sequence_length),
-        "rl": lambda: ("rl.row_tokens", config.rl.row_tokens),
-        "distill": lambda: ("distill.row_tokens", config.distill.row_tokens),
-    }[kind]()
-    if tokens > limit:
+    if kind in ("rl", "distill"):
+        tokens = getattr(config, kind).max_completion_length
+        shape.check_completion_length(f"{kind}.max_completion_length", tokens)
+    elif config.train.sequence_length > limit:
         raise ConfigError(
-            f"{name}={tokens} exceeds the model's max_position_embeddings={limit}; lower it"
+            f"train.sequence_length={config.train.sequence_length} exceeds the model's "
+            f"max_position_embeddings={limit}; lower it"
         )

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from rorqual.config import ModelConfig
 from rorqual.errors import ConfigError
 from rorqual.kernels.ops import Ops, select_ops
+from rorqual.kernels.twins_attention import visible_keys
 from rorqual.model import Transformer
-from rorqual.model.attention import Attention
+from rorqual.model.attention import Attention, Sight
 from rorqual.model.layers import Linear
 from rorqual.model.rope import rope_tables, rotate_pairs
 from rorqual.train.run_loop import flops_per_token
@@ -37,19 +38,15 @@ class GroupedQueryAttention(nn.Module):
 
     rotation: Tensor
 
-    def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], document_start: Tensor | None
-    ) -> Tensor:
-        """x [B, T, H], document_start [B, T] or None -> [B, T, H]; `rope` is MLA's, not used"""
+    def forward(self, x: Tensor, sight: Sight) -> Tensor:
+        """x [B, T, H] -> [B, T, H]; the angles are MLA's and not used, nor can rows branch"""
+        assert sight.gap is None
         length = x.shape[1]
         turn = self.rotation[:length, None]  # [T, 1, D/2]
         q = rotate_pairs(self.q_proj(x).unflatten(-1, (self.num_heads, -1)), turn)  # [B, T, N, D]
         k = rotate_pairs(self.k_proj(x).unflatten(-1, (self.num_cached, -1)), turn)  # [B, T, G, D]
         v = self.v_proj(x).unflatten(-1, (self.num_cached, -1))  # [B, T, G, D]
-        position = torch.arange(length, device=x.device)
-        visible = position <= position[:, None]  # [T, S]
-        if document_start is not None:
-            visible = (visible & (document_start[:, :, None] <= position))[:, None]  # [B, 1, T, S]
+        visible = visible_keys(length, sight.document_start, None, x.device)  # [B, 1, T, S]
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),

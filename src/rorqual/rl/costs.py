@@ -2,10 +2,10 @@
 
 A forward pass costs 2 FLOPs per active weight and token, a trained token 6 (planner/flops.py);
 attention scores are left out, as in that rule. Counted is what really goes through a model: the
-prompt tokens too (once per different prompt when sampling, with every sequence when training or
-scoring), rejected samples too, the last token of a sequence not, since nothing is predicted from
-it. The head counts for every token, though it is only applied where something is predicted.
-Padding and evaluations are not counted.
+prompt tokens too (once per different prompt when sampling, once per row that shares them when
+training or scoring), rejected samples too, the last token of a sequence not, since nothing is
+predicted from it. The head counts for every token, though it is only applied where something is
+predicted. Padding and evaluations are not counted.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 
 from rorqual.config import ModelConfig
 from rorqual.planner import count_parameters
-from rorqual.rl.packing import PackedSequences
 
 _FORWARD, _TRAINED = 2, 6
 
@@ -37,11 +36,6 @@ def sampled_tokens(prompts: Sequence[Sequence[int]], completions: Sequence[Seque
     """Tokens fed to write these: each different prompt once, each completion but its last id."""
     different = {tuple(prompt) for prompt in prompts}
     return sum(map(len, different)) + sum(len(ids) - 1 for ids in completions)
-
-
-def packed_tokens(batch: PackedSequences) -> int:
-    """Tokens of packed sequences that are fed to score or to train: all but each one's last."""
-    return int((batch.rows.document_idx >= 0).sum()) - len(batch.sequence.unique())
 
 
 class FlopCounter:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rorqual.config.rl import RLConfig
 from rorqual.errors import ConfigError
-from rorqual.rl.reward_worker import RewardWorker
 from rorqual.tasks import Language, Problem, Score, Solution, Task, wrong
 from rorqual.tasks.answers import final_answer, split_reasoning
+from rorqual.tasks.reward_worker import RewardWorker
 
 Reward = float | None
 RewardFunction = Callable[..., list[Reward]]

@@ -22,7 +22,6 @@ from rorqual.checkpoint import (
 )
 from rorqual.config.rl import RLRunConfig
 from rorqual.engine.rollouts import EngineSampler
-from rorqual.errors import ConfigError
 from rorqual.interrupt import StopRequest
 from rorqual.model import Transformer
 from rorqual.release import sign_here
@@ -89,12 +88,7 @@ class RLTrainer:
         sampler = sampler or EngineSampler()
         self.model, self.sampler, self.dtype = model, sampler, dtype
         rl = config.rl
-        context = model.config.max_position_embeddings
-        if rl.row_tokens > context:
-            raise ConfigError(
-                f"rl.row_tokens={rl.row_tokens} exceeds the model's max_position_embeddings="
-                f"{context}; lower it"
-            )
+        model.config.check_completion_length("rl.max_completion_length", rl.max_completion_length)
         by_name = {share.name: load_task(share.name) for share in config.tasks}
         self.share_tasks = [by_name[share.name] for share in config.tasks]
         self.rewards = Rewards(rl, {task.name: task for task in by_name.values()})

@@ -16,7 +16,6 @@ from torch.nn.utils import clip_grad_norm_
 from rorqual.config.rl import RLConfig
 from rorqual.model import Completion, Transformer
 from rorqual.rl.advantages import group_advantages
-from rorqual.rl.costs import packed_tokens
 from rorqual.rl.losses import aggregation_weights, clip_fractions, clipped_surrogate, k3_kl
 from rorqual.rl.packing import PackedSequences, ScoredTokens, pack_sequences, score_tokens
 from rorqual.rl.rollout import Group
@@ -98,7 +97,7 @@ class GRPOUpdate:
         self.maybe_sync_reference(step)
         num_tokens = sum(len(batch.target) for batch in batches)
         passes = num_tokens * config.num_iterations
-        fed = sum(packed_tokens(batch) for batch in batches)
+        fed = sum(batch.num_fed for batch in batches)
         reference_passes = 0 if self.reference is None else config.num_iterations
         figures = {
             "loss": sums.loss / config.num_iterations,
@@ -190,7 +189,8 @@ class GRPOUpdate:
         if sampled.routes is None or not scored.routing:
             return
         fed = batch.order < sampled.lengths[batch.sequence] - 1  # [M]; the last is never fed
-        inputs = batch.position[fed] + 1  # where the completion token itself is the input
+        # Where the completion token itself is the input: where the next one is predicted.
+        inputs = batch.position[1:][fed[:-1]]
         # Routes lack the last token of every completion before this one.
         wanted = sampled.routes[place[fed] - batch.sequence[fed]]  # [M, L, K]
         chosen = torch.stack([s.routing.expert_idx[inputs] for s in scored.routing], dim=1)

@@ -75,7 +75,8 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], source: str) -> Tokenizer:
             "merges": _merges(metadata, source),
         },
     }
-    text = json.dumps(parsed, ensure_ascii=False, indent=1) + "\n"
+    # NOTE: in one line: with an indent json writes in Python, seconds for a large vocabulary.
+    text = json.dumps(parsed, ensure_ascii=False) + "\n"
     return Tokenizer(TokenizerFiles(text, _settings(metadata, named), source))
 
 

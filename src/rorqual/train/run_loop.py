@@ -4,6 +4,7 @@ Everything a later process needs to continue bit for bit is in the newest checkp
 optimizer's moments, the data cursor and the counters of RunState. Nothing else carries over a step.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from rorqual.train.progress import TrainingProgress
 from rorqual.train.report import write_report
 from rorqual.train.state import RunState, save
 from rorqual.train.step import StepResult, TrainStep
+
+_REPORT_SECONDS = 30.0  # drawing takes a second or more; checkpoints may be closer than that
 
 
 class UnstableRun(RorqualError):
@@ -56,6 +59,7 @@ class RunLoop(ABC):
         self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
         self.step = TrainStep(model, train, processes, dtype)
         self.state = RunState()
+        self._reported = -math.inf
         self.flops_per_token = flops_per_token(model.config, train.sequence_length)
 
     @abstractmethod
@@ -95,7 +99,7 @@ class RunLoop(ABC):
                 self.look()
                 due = time.monotonic() - last_checkpoint >= self.train.checkpoint_seconds
                 if self.processes.any(due):
-                    self._checkpoint()
+                    self._checkpoint(on_the_way=True)
                     last_checkpoint = time.monotonic()
             path = self._checkpoint()
         return TrainResult(state.step, state.tokens_seen, stop.signal_name, path)
@@ -139,15 +143,17 @@ class RunLoop(ABC):
                 "start again with a lower train.learning_rate"
             )
 
-    def _checkpoint(self) -> Path:
+    def _checkpoint(self, *, on_the_way: bool = False) -> Path:
         path = self.folder.checkpoint_path(self.state.step)
         if not path.exists():
             self.state.loader = self.position()
             save(path, self.model, self.tokenizer, self.step, self.state)
             if self.processes.is_main:
                 self.folder.prune(self.train.keep_checkpoints)
-        if self.processes.is_main:
+        recent = time.monotonic() - self._reported < _REPORT_SECONDS
+        if self.processes.is_main and not (on_the_way and recent):
             write_report(self.folder, self.folder.path.name)
+            self._reported = time.monotonic()
         return path
 
 

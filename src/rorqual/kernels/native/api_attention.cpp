@@ -6,7 +6,8 @@ RQ_API int rq_attention_forward(int isa, int threads, int dtype, int64_t batch, 
                                 int64_t heads, int64_t nope, int64_t rope, int64_t value,
                                 float softmax_scale, const void* q, const void* kv,
                                 const void* k_rope, const float* cos, const float* sin,
-                                const int32_t* document_start, void* out, float* lse) {
+                                const int32_t* document_start, const int32_t* gap_start,
+                                const int32_t* gap_end, int angles_per_row, void* out, float* lse) {
   rq::AttentionArgs args = {};
   args.dtype = dtype;
   args.batch = batch;
@@ -22,6 +23,9 @@ RQ_API int rq_attention_forward(int isa, int threads, int dtype, int64_t batch, 
   args.cos = cos;
   args.sin = sin;
   args.document_start = document_start;
+  args.gap_start = gap_start;
+  args.gap_end = gap_end;
+  args.angles_per_row = angles_per_row != 0;
   args.out = out;
   args.lse = lse;
   RQ_DISPATCH(isa, attention_forward(args, threads))
@@ -31,9 +35,10 @@ RQ_API int rq_attention_backward(int isa, int threads, int dtype, int64_t batch,
                                  int64_t heads, int64_t nope, int64_t rope, int64_t value,
                                  float softmax_scale, const void* q, const void* kv,
                                  const void* k_rope, const float* cos, const float* sin,
-                                 const int32_t* document_start, const void* out, const float* lse,
-                                 const void* grad_out, void* grad_q, void* grad_kv,
-                                 void* grad_k_rope) {
+                                 const int32_t* document_start, const int32_t* gap_start,
+                                 const int32_t* gap_end, int angles_per_row, const void* out,
+                                 const float* lse, const void* grad_out, void* grad_q,
+                                 void* grad_kv, void* grad_k_rope) {
   rq::AttentionArgs args = {};
   args.dtype = dtype;
   args.batch = batch;
@@ -49,6 +54,9 @@ RQ_API int rq_attention_backward(int isa, int threads, int dtype, int64_t batch,
   args.cos = cos;
   args.sin = sin;
   args.document_start = document_start;
+  args.gap_start = gap_start;
+  args.gap_end = gap_end;
+  args.angles_per_row = angles_per_row != 0;
   args.out = const_cast<void*>(out);
   args.lse = const_cast<float*>(lse);
   args.grad_out = grad_out;

@@ -7,15 +7,17 @@
 
 namespace rq {
 
-// q [B,T,N,D+R], kv [B,T,N,D+V], k_rope [B,T,R], out [B,T,N,V] of `dtype`; cos and sin [T,R/2];
-// lse [B,N,T] in base 2 (+inf where a query sees no key).
+// q [B,T,N,D+R], kv [B,T,N,D+V], k_rope [B,T,R], out [B,T,N,V] of `dtype`; cos and sin [T,R/2], or
+// [B,T,R/2] if angles_per_row; lse [B,N,T] in base 2 (+inf where a query sees no key).
 struct AttentionArgs {
   int dtype;
   int64_t batch, tokens, heads, nope, rope, value;
   float softmax_scale;
   const void *q, *kv, *k_rope;
   const float *cos, *sin;
-  const int32_t* document_start;  // [B,T], or null: every document starts at 0
+  bool angles_per_row;
+  const int32_t* document_start;       // [B,T], or null: every document starts at 0
+  const int32_t *gap_start, *gap_end;  // [B,T], keys from start up to end are not seen; or null
   void* out;
   float* lse;
   // Backward only; `out` and `lse` are inputs there.

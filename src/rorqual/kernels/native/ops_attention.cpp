@@ -47,9 +47,15 @@ struct Sizes {
 
 // What the heads share: angles as rotate_row wants them, and the rotated keys.
 struct Shared {
-  float *cosine, *sine;  // [T, R]
+  float *cosine, *sine;  // [T, R], or [B, T, R] if every row has its own
   float* key_rope;       // [B, T, R]
   float* grad_key_rope;  // [B, N, T, R], before the rotation is undone; backward only
+  int64_t angle_stride;  // tokens from one row's angles to the next's: 0 or T
+
+  void rotate(float* row, int64_t b, int64_t t, int64_t rope, float direction) const {
+    const int64_t at = (b * angle_stride + t) * rope;
+    rotate_row(row, cosine + at, sine + at, rope, direction);
+  }
 };
 
 struct Take {
@@ -61,18 +67,45 @@ struct Take {
   }
 };
 
-// First key each query of a block sees, and their extremes.
+// First key each query of a block sees, and their extremes; the keys after it that it does not see.
 struct Visible {
-  int32_t start[kBlock];
+  int32_t start[kBlock], gap_start[kBlock], gap_end[kBlock];
   int32_t lowest, highest;
+  bool has_gaps;
+
+  // Whether some query may see a key of the block.
+  bool reaches(int64_t k0) const {
+    if (!has_gaps) return true;
+    int sees = 0;
+    for (int64_t i = 0; i < kBlock; ++i) {
+      sees |= (start[i] < k0 + kBlock) & ((gap_start[i] > k0) | (gap_end[i] < k0 + kBlock));
+    }
+    return sees != 0;
+  }
+
+  // Whether some query must not see all of a block before the diagonal.
+  bool cuts(int64_t k0) const {
+    if (highest > k0) return true;
+    int cut = 0;
+    if (has_gaps) {
+      for (int64_t i = 0; i < kBlock; ++i) {
+        cut |= (gap_start[i] < k0 + kBlock) & (gap_end[i] > k0);
+      }
+    }
+    return cut != 0;
+  }
 };
 
 Visible visible_keys(const AttentionArgs& a, int64_t b, int64_t q0) {
   Visible seen;
   seen.lowest = kNever;
   seen.highest = 0;
+  seen.has_gaps = a.gap_start != nullptr;
   for (int64_t i = 0; i < kBlock; ++i) {
     const int64_t t = q0 + i;
+    const bool gap = seen.has_gaps && t < a.tokens;
+    seen.gap_start[i] = gap ? a.gap_start[b * a.tokens + t] : 0;
+    seen.gap_end[i] = gap ? a.gap_end[b * a.tokens + t] : 0;
     int32_t start = 0;
     if (t >= a.tokens) {
       start = kNever;
@@ -97,6 +130,11 @@ void mask_block(const Visible& seen, bool diagonal, int64_t k0, float* s) {
     float* row = s + k * kBlock;
     const int32_t key = static_cast<int32_t>(k0 + k);
     for (int64_t i = 0; i < kBlock; ++i) row[i] = seen.start[i] > key ? -INFINITY : row[i];
+    if (seen.has_gaps) {
+      for (int64_t i = 0; i < kBlock; ++i) {
+        row[i] = (seen.gap_start[i] <= key) & (key < seen.gap_end[i]) ? -INFINITY : row[i];
+      }
+    }
     if (diagonal) {
       for (int64_t i = 0; i < k; ++i) row[i] = -INFINITY;
     }
@@ -155,7 +193,7 @@ void pack_queries(const AttentionArgs& a, const Sizes& z, const Shared& shared, 
       const T* source = q + (b * a.tokens + t) * a.heads * z.key;
       prefetch_row(source + kRowsAhead * a.heads * z.key, z.key);
       read_row(source, z.key, row);
-      rotate_row(row + a.nope, shared.cosine + t * a.rope, shared.sine + t * a.rope, a.rope, 1.0f);
+      shared.rotate(row + a.nope, b, t, a.rope, 1.0f);
       scale_row(row, z.key_pad, a.softmax_scale * kLog2e);
     } else {
       clear(row, z.key_pad);
@@ -226,9 +264,10 @@ void forward_head(const AttentionArgs& a, const Shared& shared, int64_t b, int64
     clear(out, kBlock * z.value_pad);
     for (int64_t i = 0; i < kBlock; ++i) maximum[i] = kNoKey, total[i] = 0.0f;
     for (int64_t k0 = first_key_block(seen, q0); k0 <= q0; k0 += kBlock) {
+      if (!seen.reaches(k0)) continue;
       const bool diagonal = k0 == q0;
       block_scores(key_strips + k0 * z.key_rows, z.key_rows, queries_t, z.key, diagonal, s);
-      if (diagonal || seen.highest > k0) mask_block(seen, diagonal, k0, s);
+      if (diagonal || seen.cuts(k0)) mask_block(seen, diagonal, k0, s);
       if (online_softmax(s, maximum, total, shrink)) {
         for (int64_t i = 0; i < kBlock; ++i) {
           scale_row(out + i * z.value_pad, z.value_pad, shrink[i]);
@@ -305,7 +344,7 @@ void write_query_grads(const AttentionArgs& a, const Sizes& z, const Shared& sha
   for (int64_t i = 0; i < kBlock && q0 + i < a.tokens; ++i) {
     const int64_t t = q0 + i;
     float* row = dq + i * z.key_pad;
-    rotate_row(row + a.nope, shared.cosine + t * a.rope, shared.sine + t * a.rope, a.rope, -1.0f);
+    shared.rotate(row + a.nope, b, t, a.rope, -1.0f);
     write_row(static_cast<T*>(a.grad_q) + ((b * a.tokens + t) * a.heads + n) * z.key, row, z.key,
               a.softmax_scale);
   }
@@ -348,10 +387,11 @@ void backward_head(const AttentionArgs& a, const Shared& shared, int64_t b, int6
     query_sums<T>(a, b, n, q0, delta, lse);
     clear(dq, kBlock * z.key_pad);
     for (int64_t k0 = first_key_block(seen, q0); k0 <= q0; k0 += kBlock) {
+      if (!seen.reaches(k0)) continue;
       const bool diagonal = k0 == q0;
       block_scores(key_strips + k0 * z.key_rows, z.key_rows, queries_t, z.key, diagonal, p);
       block_scores(value_strips + k0 * z.value_rows, z.value_rows, grads_t, z.value, diagonal, ds);
-      if (diagonal || seen.highest > k0) mask_block(seen, diagonal, k0, p);
+      if (diagonal || seen.cuts(k0)) mask_block(seen, diagonal, k0, p);
       softmax_backward(lse, delta, p, ds);
       for (int64_t i = 0; i < kBlock;
            i += kStrip) {  // key strip i for dv and dk, query strip for dq
@@ -369,10 +409,9 @@ void backward_head(const AttentionArgs& a, const Shared& shared, int64_t b, int6
   write_key_grads<T>(a, z, shared, b, n, dk, dv);
 }
 
-// Angles and rotated keys for tokens t_begin..t_end of every sequence.
-template <typename T>
-void prepare_tokens(const AttentionArgs& a, const Shared& shared, int64_t t_begin, int64_t t_end) {
-  for (int64_t t = t_begin; t < t_end; ++t) {
+// Angles of tokens begin..end, counted over all rows that have their own.
+void prepare_angles(const AttentionArgs& a, const Shared& shared, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
     float *cosine = shared.cosine + t * a.rope, *sine = shared.sine + t * a.rope;
     for (int64_t i = 0; i < a.rope / 2; ++i) {
       const float c = a.cos[t * (a.rope / 2) + i], s = a.sin[t * (a.rope / 2) + i];
@@ -380,11 +419,16 @@ void prepare_tokens(const AttentionArgs& a, const Shared& shared, int64_t t_begi
       sine[2 * i] = -s;
       sine[2 * i + 1] = s;
     }
-    for (int64_t b = 0; b < a.batch; ++b) {
-      float* row = shared.key_rope + (b * a.tokens + t) * a.rope;
-      read_row(static_cast<const T*>(a.k_rope) + (b * a.tokens + t) * a.rope, a.rope, row);
-      rotate_row(row, cosine, sine, a.rope, 1.0f);
-    }
+  }
+}
+
+// Rotated keys of tokens begin..end of all rows.
+template <typename T>
+void prepare_keys(const AttentionArgs& a, const Shared& shared, int64_t begin, int64_t end) {
+  for (int64_t token = begin; token < end; ++token) {
+    float* row = shared.key_rope + token * a.rope;
+    read_row(static_cast<const T*>(a.k_rope) + token * a.rope, a.rope, row);
+    shared.rotate(row, token / a.tokens, token % a.tokens, a.rope, 1.0f);
   }
 }
 
@@ -399,7 +443,7 @@ void finish_key_rope(const AttentionArgs& a, const Shared& shared, int64_t begin
       const float* other = row + n * a.tokens * a.rope;
       for (int64_t i = 0; i < a.rope; ++i) row[i] += other[i];
     }
-    rotate_row(row, shared.cosine + t * a.rope, shared.sine + t * a.rope, a.rope, -1.0f);
+    shared.rotate(row, b, t, a.rope, -1.0f);
     write_row(static_cast<T*>(a.grad_k_rope) + token * a.rope, row, a.rope, 1.0f);
   }
 }
@@ -409,8 +453,10 @@ int run(const AttentionArgs& a, int threads) {
   if (a.batch * a.tokens * a.heads == 0) return kOk;
   Session session(threads);
   const Sizes z(a);
-  const int64_t angles = round_up(a.tokens * a.rope, kPad);
-  const int64_t rope_keys = round_up(a.batch * a.tokens * a.rope, kPad);
+  const int64_t tokens = a.batch * a.tokens;
+  const int64_t angle_tokens = a.angles_per_row ? tokens : a.tokens;
+  const int64_t angles = round_up(angle_tokens * a.rope, kPad);
+  const int64_t rope_keys = round_up(tokens * a.rope, kPad);
   const int64_t rope_grads = kBackward ? round_up(rope_keys * a.heads, kPad) : 0;
   const int64_t head_floats = kBackward ? z.backward_floats() : z.forward_floats();
   float* memory = static_cast<float*>(session.workspace(
@@ -422,11 +468,17 @@ int run(const AttentionArgs& a, int threads) {
   shared.sine = take(angles);
   shared.key_rope = take(rope_keys);
   shared.grad_key_rope = take(rope_grads);
+  shared.angle_stride = a.angles_per_row ? a.tokens : 0;
   float* scratch = take(0);
 
+  auto turn = [&](int part) {
+    prepare_angles(a, shared, slice_begin(angle_tokens, threads, part),
+                   slice_begin(angle_tokens, threads, part + 1));
+  };
+  run_phase(session, turn);
   auto prepare = [&](int part) {
-    prepare_tokens<T>(a, shared, slice_begin(a.tokens, threads, part),
-                      slice_begin(a.tokens, threads, part + 1));
+    prepare_keys<T>(a, shared, slice_begin(tokens, threads, part),
+                    slice_begin(tokens, threads, part + 1));
   };
   run_phase(session, prepare);
   // Heads outermost: each part gets some of every sequence, however its documents are cut.
@@ -444,7 +496,6 @@ int run(const AttentionArgs& a, int threads) {
   run_phase(session, heads);
   if (kBackward) {
     auto finish = [&](int part) {
-      const int64_t tokens = a.batch * a.tokens;
       finish_key_rope<T>(a, shared, slice_begin(tokens, threads, part),
                          slice_begin(tokens, threads, part + 1));
     };

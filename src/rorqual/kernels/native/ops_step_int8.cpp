@@ -148,15 +148,6 @@ void multiply_panel_int8(const Matrix& m, int64_t panel, const Operand& operand,
   }
 }
 
-void sum_groups(const uint8_t* bytes, int64_t count, int32_t* sums) {
-  const int8_t* values = reinterpret_cast<const int8_t*>(bytes);
-  for (int64_t k = 0; k < count; k += kGroupDepth, ++sums) {
-    int32_t sum = 0;
-    for (int64_t i = 0; i < kGroupDepth; ++i) sum += values[k + i];
-    *sums = 8 * sum;
-  }
-}
-
 float quantise_row(const float* row, int64_t count, bool offset, uint8_t* bytes) {
   Vec most = zero(), poison = zero();
   for_each_vec(count, [&](int64_t i, int wide) {

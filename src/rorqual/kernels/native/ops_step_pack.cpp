@@ -1,6 +1,7 @@
 // Published weights into panels: rows become columns of 32-bit words, 16 x 16 at a time.
 #include "engine_fp32.h"
 #include "step_gemm.h"
+#include "step_levels.h"
 
 namespace rq::RQ_ISA {
 namespace {
@@ -17,14 +18,14 @@ struct Place {
   int64_t physical;
 
   uint32_t* words() const { return panel + inside; }
-  // Where word k of a column stands after word 0: int4 keeps scales after every 4 words.
+  // Where word k of a column stands after word 0: int4 keeps steps and zeros after every 4 words.
   int64_t offset(Format format, int64_t k) const {
     return k * width + (format == Format::kInt4 ? k / 4 * (width / 2) : 0);
   }
-  // int4: the scale of group g.
-  Bf16* scale(int64_t group) const {
-    uint32_t* scales = panel + (group + 1) * 4 * width + group * (width / 2);
-    return reinterpret_cast<Bf16*>(scales) + inside;
+  // int4: the step of group g; its zero stands `width` bytes further.
+  uint8_t* step(int64_t group) const {
+    uint32_t* steps = panel + (group + 1) * 4 * width + group * (width / 2);
+    return reinterpret_cast<uint8_t*>(steps) + inside;
   }
 };
 
@@ -54,37 +55,6 @@ void round_to_bf16(const float* from, int64_t count, Bf16* to) {
   });
 }
 
-// Groups of kGroupDepth values to nibbles: the value of largest magnitude becomes -8, so that all
-// 16 levels are used. The scale is rounded to bf16 before the values are divided by it.
-void convert_int4(const Matrix& m, const float* row, uint32_t* words, const Place& place,
-                  int64_t shift) {
-  uint8_t* bytes = reinterpret_cast<uint8_t*>(words);
-  for (int64_t g = 0; g < m.groups(); ++g) {
-    const int64_t begin = g * kGroupDepth, left = m.depth - begin;
-    const int64_t count = left < kGroupDepth ? left : kGroupDepth;
-    float largest = 0.0f;
-    for (int64_t i = 0; i < count; ++i) {
-      const float x = row[begin + i];
-      if (__builtin_fabsf(x) > __builtin_fabsf(largest) || x != x) largest = x;
-    }
-    Bf16 scale;
-    from_float(largest / -8.0f, &scale);
-    place.scale(g)[shift] = scale;
-    const float exact = to_float(scale), inverse = exact != 0.0f ? 1.0f / exact : 0.0f;
-    uint8_t levels[kGroupDepth];
-    for (int64_t i = 0; i < kGroupDepth; ++i) {
-      const float x = i < count ? row[begin + i] * inverse : 0.0f;
-      const float level = __builtin_rintf(x < -8.0f ? -8.0f : x > 7.0f ? 7.0f : x) + 8.0f;
-      levels[i] = level >= 0.0f ? static_cast<uint8_t>(level) : 8;
-    }
-    for (int64_t w = 0; w < kGroupDepth / 8; ++w) {
-      for (int64_t i = 0; i < 4; ++i) {
-        *bytes++ = static_cast<uint8_t>(levels[8 * w + i] | levels[8 * w + 4 + i] << 4);
-      }
-    }
-  }
-}
-
 // Words of a row of weights: fp32 as they are, bf16 in pairs, int8 in fours with scale and sum.
 void convert_row(const Matrix& m, const float* row, uint32_t* words, const Place& place,
                  int64_t shift) {
@@ -97,7 +67,9 @@ void convert_row(const Matrix& m, const float* row, uint32_t* words, const Place
     round_to_bf16(row, depth, out);
     if (depth % 2 != 0) out[depth].bits = 0;
   } else if (m.format == Format::kInt4) {
-    convert_int4(m, row, words, place, shift);
+    uint8_t* first = place.step(0) + shift;
+    m.scales[physical] =
+        pack_levels(row, depth, words, first, place.step(1) - place.step(0), place.width);
   } else {
     uint8_t* bytes = reinterpret_cast<uint8_t*>(words);
     m.scales[physical] = quantise_row(row, depth, false, bytes);
@@ -138,12 +110,10 @@ void pack_group(const Matrix& m, const PackSource& source, int64_t column, uint3
     }
     memset(words, 0, static_cast<size_t>(m.words_deep()) * 4);
     for (int64_t g = 0; m.format == Format::kInt4 && g < m.groups(); ++g) {
-      place.scale(g)[j].bits = 0;
+      place.step(g)[j] = place.step(g)[place.width + j] = 0;
     }
-    if (m.format == Format::kInt8) {
-      m.scales[place.physical + j] = 0.0f;
-      m.sums[place.physical + j] = 0;
-    }
+    if (m.format >= Format::kInt8) m.scales[place.physical + j] = 0.0f;
+    if (m.format == Format::kInt8) m.sums[place.physical + j] = 0;
   }
   transpose_group(m, rows, stride, place);
 }

@@ -23,11 +23,17 @@ constexpr int kSplitTokens = 256;  // attention merges partial sums at these abs
 constexpr int kTileRows = 6;       // rows of one register tile
 
 enum class Format : int { kFp32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
-constexpr int kGroupDepth = 32;  // successive k that share an int4 scale
+constexpr int kGroupDepth = 32;  // successive k that share an int4 scale and zero
 
 static inline int64_t round_up(int64_t count, int64_t unit) {
   return (count + unit - 1) / unit * unit;
 }
+
+// What int4 needs of kGroupDepth successive activation bytes.
+struct ByteGroup {
+  float scale;
+  float offset;  // - sum of the bytes / 16: what a weight's zero of 1 adds to the products
+};
 
 static inline int values_per_word(Format format) {
   return format == Format::kFp32   ? 1
@@ -39,10 +45,11 @@ static inline int values_per_word(Format format) {
 // y = x W^T with W [columns, depth]. Panel p holds output columns [64 p, 64 p + width) as 32-bit
 // words [depth / values][width], each word holding 1 fp32, 2 bf16 or 4 int8 values of successive k
 // (zeros past the end). int8: weight = value * scales[column], sums[column] = 128 * sum_k value.
-// int4: words of 8 values plus 8; in byte b of a word value b stands low and value 4 + b high.
-// After the 4 words of every kGroupDepth values come the panel's bf16 scales for them, [width]. A
-// paired matrix interleaves two of equal shape (SwiGLU's gate and up): a panel's first half belongs
-// to the one, its second half to the other.
+// int4: words of 8 levels from 0 to 15; in byte b of a word level b stands low and level 4 + b
+// high. After the 4 words of every kGroupDepth levels come the panel's bytes for them, steps
+// [width] and zeros [width]: weight = scales[column] * step * (level - zero / 16). A paired matrix
+// interleaves two of equal shape (SwiGLU's gate and up): a panel's first half belongs to the one,
+// its second half to the other.
 struct Matrix {
   Format format;
   int paired;
@@ -58,7 +65,7 @@ struct Matrix {
     return (depth + values - 1) / values;
   }
   int64_t groups() const { return (depth + kGroupDepth - 1) / kGroupDepth; }
-  // Bytes of one column, scales within the panel included.
+  // Bytes of one column, steps and zeros within the panel included.
   int64_t column_bytes() const {
     return words_deep() * 4 + (format == Format::kInt4 ? groups() * 2 : 0);
   }
@@ -125,8 +132,8 @@ struct LayerWeights {
 struct Scratch {
   float* x;              // [T, H] residual stream
   float* normed;         // [T, max(H, Q)] input of the next product
-  uint8_t* bytes;        // [max rows, widest] the same quantised, int8 only
-  float* byte_scales;    // [max rows]
+  uint8_t* bytes;        // [max rows, widest] the same quantised, int8 and int4 only
+  float* byte_scales;    // [max rows], int8 only
   float* first_out;      // [T, Q + C + R]
   float* query;          // [T, N, C+R or D]
   float* mixed;          // [T, N * value]
@@ -139,7 +146,7 @@ struct Scratch {
   int32_t *row_sequence, *position;            // [T]
   int32_t *chunk_begin, *attention_begin;      // [T + 1]
   char* per_thread;
-  int64_t bytes_stride, sums_offset, per_thread_bytes, activation_stride;
+  int64_t bytes_stride, groups_offset, per_thread_bytes, activation_stride;
 };
 
 struct Runtime {

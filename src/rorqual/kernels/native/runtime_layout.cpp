@@ -23,10 +23,8 @@ class Arena {
     m.depth = depth;
     m.columns = columns;
     m.words = take<uint32_t>(m.bytes() / 4);
-    if (format == Format::kInt8) {
-      m.scales = take<float>(m.physical_columns());
-      m.sums = take<int32_t>(m.physical_columns());
-    }
+    if (format >= Format::kInt8) m.scales = take<float>(m.physical_columns());
+    if (format == Format::kInt8) m.sums = take<int32_t>(m.physical_columns());
     return m;
   }
 
@@ -157,8 +155,9 @@ int64_t lay_out_scratch(Runtime& runtime, char* base, int64_t threads) {
   if (s.experts == 0 || s.first_moe_layer > 0) width = largest(width, s.intermediate);
   b.activation_stride = round_up(largest(width, routed > 0 ? s.expert_width : 0), kColumnUnit);
   b.activation = arena.take<float>((t + routed) * b.activation_stride);
-  b.sums_offset = round_up(largest(widest, b.activation_stride), 64);
-  b.bytes_stride = b.sums_offset + round_up(b.sums_offset / kGroupDepth * 4, 64);
+  b.groups_offset = round_up(largest(widest, b.activation_stride), 64);
+  const int64_t groups = b.groups_offset / kGroupDepth;
+  b.bytes_stride = b.groups_offset + round_up(groups * static_cast<int64_t>(sizeof(ByteGroup)), 64);
   if (static_cast<Format>(s.format) >= Format::kInt8) {
     b.bytes = arena.take<uint8_t>((t + routed) * b.bytes_stride);
     b.byte_scales = arena.take<float>(t + routed);

@@ -124,16 +124,16 @@ struct Step {
   float* part_attention(int part) const { return part_head(part) + kTileRows * head_stride(); }
 
   Operand operand(const float* values, int64_t stride) const {
-    return {values, stride, b.bytes, b.bytes_stride, b.byte_scales, b.sums_offset};
+    return {values, stride, b.bytes, b.bytes_stride, b.byte_scales, b.groups_offset};
   }
   // The integer form of `count` values as row `row` of the operand of `next`, if it wants one.
   void quantise(const Matrix& next, const float* values, int64_t count, int64_t row) const {
     if (next.format < Format::kInt8) return;
     uint8_t* bytes = b.bytes + row * b.bytes_stride;
-    const bool offset = next.format == Format::kInt8 && runtime.byte_offset;
-    b.byte_scales[row] = quantise_row(values, count, offset, bytes);
     if (next.format == Format::kInt4) {
-      sum_groups(bytes, count, reinterpret_cast<int32_t*>(bytes + b.sums_offset));
+      quantise_groups(values, count, bytes, reinterpret_cast<ByteGroup*>(bytes + b.groups_offset));
+    } else {
+      b.byte_scales[row] = quantise_row(values, count, runtime.byte_offset, bytes);
     }
   }
   void quantise_rows(const Matrix& next, const float* values, int64_t stride, int64_t width,

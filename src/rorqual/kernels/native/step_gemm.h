@@ -9,14 +9,14 @@
 
 namespace rq::RQ_ISA {
 
-// Rows of activations. `bytes` is their int8 form, needed where the matrix is int8.
+// Rows of activations. `bytes` is their integer form, needed where the matrix is int8 or int4.
 struct Operand {
   const float* values;
   int64_t stride;
   const uint8_t* bytes;
   int64_t bytes_stride;
-  const float* scales;
-  int64_t sums_offset;  // int4: where a row's group sums begin, in its bytes
+  const float* scales;    // int8: of each row
+  int64_t groups_offset;  // int4: where a row's ByteGroups begin, in its bytes
 };
 
 // Which rows of a panel's work a tile is: `done` of `total` rows came before. The tiles of a panel
@@ -45,8 +45,9 @@ void multiply_panel(const Matrix& matrix, int64_t panel, const Operand& operand,
 // up to the next multiple of kGroupDepth. Returns max|x| / 127.
 float quantise_row(const float* row, int64_t count, bool offset, uint8_t* bytes);
 
-// 8 times the sum of every kGroupDepth signed bytes: what int4's nibbles plus 8 count too much.
-void sum_groups(const uint8_t* bytes, int64_t count, int32_t* sums);
+// The form of a row that int4 multiplies: every kGroupDepth values as quantise_row makes signed
+// bytes of them.
+void quantise_groups(const float* row, int64_t count, uint8_t* bytes, ByteGroup* groups);
 
 void multiply_panel_int8(const Matrix& matrix, int64_t panel, const Operand& operand,
                          const int64_t* rows, int count, Ahead ahead, float* tile);

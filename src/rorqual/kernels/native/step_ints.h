@@ -8,12 +8,14 @@ namespace rq::RQ_ISA {
 #if defined(__AVX512F__)
 using Ints = __m512i;
 RQ_INLINE Ints zero_ints() { return _mm512_setzero_si512(); }
+RQ_INLINE Ints broadcast_ints(int32_t x) { return _mm512_set1_epi32(x); }
 RQ_INLINE Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
 RQ_INLINE Vec to_floats(Ints a) { return {_mm512_cvtepi32_ps(a)}; }
 RQ_INLINE Ints subtract(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 #elif defined(__AVX2__)
 using Ints = __m256i;
 RQ_INLINE Ints zero_ints() { return _mm256_setzero_si256(); }
+RQ_INLINE Ints broadcast_ints(int32_t x) { return _mm256_set1_epi32(x); }
 RQ_INLINE Ints load_ints(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
@@ -21,6 +23,7 @@ RQ_INLINE Vec to_floats(Ints a) { return {_mm256_cvtepi32_ps(a)}; }
 #else
 typedef int32_t Ints __attribute__((vector_size(16)));
 RQ_INLINE Ints zero_ints() { return Ints{0, 0, 0, 0}; }
+RQ_INLINE Ints broadcast_ints(int32_t x) { return Ints{x, x, x, x}; }
 RQ_INLINE Ints load_ints(const void* p) {
   Ints a;
   memcpy(&a, p, sizeof(a));

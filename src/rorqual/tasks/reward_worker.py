@@ -1,8 +1,9 @@
 """The process in which users' reward functions and tasks run.
 
 One spawned process, asked over a pipe. If it does not answer in time or dies it is killed, the
-batch is reported as failed, and the next call starts a new one. NOTE: this protects the run from
-mistakes, not the machine from malice: the functions are the user's own code.
+batch is reported as failed, and the next call starts a new one; it imports no torch, so that this
+takes no longer than Python itself. NOTE: this protects the run from mistakes, not the machine from
+malice: the functions are the user's own code.
 """
 
 import importlib.util
@@ -16,9 +17,10 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, cast
 
-from rorqual.tasks import Problem, Score, load_task
+from rorqual.tasks.base import Problem, Score
+from rorqual.tasks.registry import load_task
 
-_STARTUP_SECONDS = 180.0  # importing torch on a busy machine takes a while
+_LOADING_SECONDS = 180.0  # a user's file may import torch, on a busy machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +41,31 @@ def _load_function(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def _reward(functions: dict[str, Any], name: str, columns: dict[str, Any]) -> list[float | None]:
-    function = functions.setdefault(name, None) or _load_function(name)
-    functions[name] = function
+def _reward(function: Any, columns: dict[str, Any]) -> list[float | None]:
     values = function(**columns)
     if inspect.isawaitable(values):
         raise TypeError("async reward functions are not supported; return the list itself")
     return [None if value is None else float(value) for value in values]
 
 
-def _score(tasks: dict[str, Any], name: str, pairs: list[tuple[Problem, str]]) -> list[Score]:
-    task = tasks.setdefault(name, None) or load_task(name)
-    tasks[name] = task
+def _score(task: Any, pairs: list[tuple[Problem, str]]) -> list[Score]:
     return [task.score(problem, text) for problem, text in pairs]
 
 
 def _serve(connection: "Connection[Any, Any]") -> None:
-    """Answer requests until the pipe closes."""
-    cache: dict[str, Any] = {}
-    connection.send(("ready", None))
+    """Answer requests until the pipe closes: "loaded", then the answer."""
+    loaded: dict[str, Any] = {}
     while True:
         try:
             kind, name, payload = connection.recv()
         except EOFError:
             return
+        load, ask = (_load_function, _reward) if kind == "reward" else (load_task, _score)
         try:
-            answer = (
-                _reward(cache, name, payload) if kind == "reward" else _score(cache, name, payload)
-            )
-            connection.send(("ok", answer))
+            if name not in loaded:
+                loaded[name] = load(name)
+            connection.send(("loaded", None))
+            connection.send(("ok", ask(loaded[name], payload)))
         except Exception:
             last = traceback.format_exc().strip().splitlines()
             connection.send(
@@ -113,16 +111,21 @@ class RewardWorker:
         try:
             connection = self._start()
             connection.send((kind, name, payload))
-            if not connection.poll(self.timeout_seconds):
-                self.close()
-                return WorkerOutcome(
-                    [], f"gave no answer in {self.timeout_seconds:g} s, stopped it"
-                )
-            status, answer = connection.recv()
+            status, answer = self._receive(connection, _LOADING_SECONDS)
+            if status == "loaded":
+                status, answer = self._receive(connection, self.timeout_seconds)
+        except TimeoutError as error:
+            self.close()
+            return WorkerOutcome([], f"{error}, stopped it")
         except (EOFError, OSError) as error:
             self.close()
             return WorkerOutcome([], f"its process died ({type(error).__name__})")
         return WorkerOutcome(answer) if status == "ok" else WorkerOutcome([], str(answer))
+
+    def _receive(self, connection: "Connection[Any, Any]", seconds: float) -> tuple[str, Any]:
+        if not connection.poll(seconds):
+            raise TimeoutError(f"gave no answer in {seconds:g} s")
+        return connection.recv()
 
     def _start(self) -> "Connection[Any, Any]":
         if self._connection is None:
@@ -132,7 +135,4 @@ class RewardWorker:
             self._process.start()
             there.close()
             self._connection = here
-            if not here.poll(_STARTUP_SECONDS):
-                raise OSError("did not start")
-            here.recv()
         return self._connection
