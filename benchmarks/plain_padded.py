@@ -28,8 +28,9 @@ def sdpa_attention(
     document_start: Tensor | None,
     softmax_scale: float,
     nope_head_dim: int,
+    gap: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    assert document_start is None
+    assert document_start is None and gap is None
     cos, sin = cos.to(q.dtype), sin.to(q.dtype)
     heads, width = q.shape[2], q.shape[3]
     turned = rotate(q[..., nope_head_dim:], cos[:, None], sin[:, None])

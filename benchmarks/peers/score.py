@@ -15,6 +15,7 @@ import os
 import sys
 from pathlib import Path
 
+import mended_vllm
 import numpy as np
 
 Logits = np.ndarray  # [T, V] float32
@@ -144,19 +145,13 @@ def ask(peer: "Transformers | LlamaCpp", request: dict) -> dict[str, np.ndarray]
 
 
 def ask_vllm(model: Path, request: dict, context: int) -> dict[str, np.ndarray]:
-    """vLLM on the CPU in fp32; MLA off, whose CPU kernels take bf16 and one shape only."""
-    os.environ |= {
-        "VLLM_MLA_DISABLE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "OMP_NUM_THREADS": str(request["threads"]),
-    }
-    vllm = importlib.import_module("vllm")
-    llm = vllm.LLM(
+    """vLLM on the CPU in fp32, mended."""
+    os.environ["OMP_NUM_THREADS"] = str(request["threads"])
+    llm = mended_vllm.load(
         model=str(model), dtype="float32", max_model_len=context, max_num_seqs=4,
-        enforce_eager=True, enable_prefix_caching=False, disable_log_stats=True,
+        disable_log_stats=True,
     )  # fmt: skip
+    vllm = importlib.import_module("vllm")
     scored = llm.generate(
         [{"prompt_token_ids": ids} for ids in request["sequences"]],
         vllm.SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, detokenize=False),
