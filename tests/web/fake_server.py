@@ -234,6 +234,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(self.state.start(self.conversation(key), self.body()), 202)
 
     def stop_run(self, key: str) -> None:
+        self.body()  # unread, it would begin the connection's next request
         self.state.runs[key].end("stopped")
         self.reply({})
 

@@ -1,6 +1,6 @@
 // The thinking panel: open while the model thinks, closed once it answers, unless the reader chose.
 import type { VNode } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { seconds } from "../core/format.ts";
 import { t } from "../i18n/index.ts";
 import { Prose } from "../render/prose.tsx";
@@ -41,7 +41,8 @@ export function Thinking({ text, since, ms }: ThinkingProps): VNode {
 function Window({ text, isLive }: { text: string; isLive: boolean }): VNode {
   const node = useRef<HTMLDivElement>(null);
   const [follows, setFollows] = useState(true);
-  useEffect(() => {
+  // In the frame that shows the new line: an effect after it would draw a second one.
+  useLayoutEffect(() => {
     if (isLive && follows) node.current!.scrollTop = 1e9;
   }, [text, isLive, follows]);
   const onScroll = (): void => {

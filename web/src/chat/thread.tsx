@@ -10,7 +10,7 @@ import { Step } from "./message.tsx";
 import { useFollow } from "./scroll.ts";
 import { activeRun, current, isMissing, path } from "./store.ts";
 
-const SHOWN = 16;
+const SHOWN = 12; // each frame costs what is in the page
 
 export function Thread({ isLoading }: { isLoading: boolean }): VNode {
   const scroller = useRef<HTMLDivElement>(null);

@@ -41,7 +41,14 @@ export interface ModelFetch {
 
 /** Of /.well-known/release.json: what the server says of the files that it serves. */
 export interface Release {
-  models: { id: string; signature: { label: string; digest: string | null; fingerprint: string | null } }[];
+  models: { id: string; signature: Signature }[];
+}
+
+export interface Signature {
+  state: "signed" | "local" | "unknown_key" | "changed" | "unsigned" | "elsewhere";
+  signer: string | null;
+  digest: string | null;
+  fingerprint: string | null;
 }
 
 export interface EngineStatus {

@@ -5,6 +5,7 @@ import { describe } from "../chat/picker.tsx";
 import { api } from "../core/api.ts";
 import { bytes, number } from "../core/format.ts";
 import { me, models } from "../core/session.ts";
+import type { Signature } from "../core/types.ts";
 import { t } from "../i18n/index.ts";
 import { Mark } from "../ui/icon.tsx";
 import { useLoaded } from "./use.ts";
@@ -17,6 +18,12 @@ function Fact({ name, children, code = false }: { name: string; children: string
       <dd>{code ? <code class="fingerprint">{children}</code> : children}</dd>
     </div>
   );
+}
+
+function signed(signature: Signature | undefined): string | null {
+  if (!signature) return null;
+  const { state, signer } = signature;
+  return state === "signed" ? t().signedBy(signer ?? "") : t().signatures[state];
 }
 
 export default function About(): VNode {
@@ -35,12 +42,12 @@ export default function About(): VNode {
         {served.length === 0 && <p class="muted">{t().noModels}</p>}
         {served.map((one) => (
           <div class="model-card" key={one.id}>
-            <strong>{one.title}</strong> <code>{one.id}</code>
+            <strong>{one.title}</strong> {one.title !== one.id && <code>{one.id}</code>}
             <small class="muted">{describe(one)}</small>
             <dl class="facts">
               <Fact name={t().size}>{bytes(one.bytes)}</Fact>
-              <Fact name={t().context}>{number(one.context_length)}</Fact>
-              <Fact name={t().signature}>{signatureOf(one.id)?.label ?? null}</Fact>
+              <Fact name={t().context}>{t().tokens(number(one.context_length))}</Fact>
+              <Fact name={t().signature}>{signed(signatureOf(one.id))}</Fact>
               <Fact name={t().digest} code>
                 {signatureOf(one.id)?.digest ?? null}
               </Fact>

@@ -35,6 +35,7 @@ export default function Compare(): VNode {
   return (
     <div class="page wide">
       <p class="lead">{t().compareLead}</p>
+      {installed.length === 1 && <p class="notice quiet">{t().compareOne}</p>}
       <form
         class="ask-row"
         onSubmit={(event) => {

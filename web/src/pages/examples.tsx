@@ -33,7 +33,7 @@ export default function Examples(): VNode {
             </p>
             <div class="row-buttons">
               <button type="button" class="button primary slim" onClick={() => setRunning(running ? null : one)}>
-                <Icon name={running ? "left" : "play"} />
+                <Icon name={running ? "cross" : "play"} />
                 {running ? t().close : t().run}
               </button>
               <button type="button" class="button slim" onClick={() => ask(one.prompt)}>

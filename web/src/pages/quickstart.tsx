@@ -46,13 +46,13 @@ const SNIPPETS: Record<Client, (base: string, key: string, model: string) => str
   -H "Authorization: Bearer ${key}" \\
   -H "Content-Type: application/json" \\
   -d '{"model": "${model}", "stream": true,
-       "messages": [{"role": "user", "content": "What is 12 * 12?"}]}'`,
+       "messages": [{"role": "user", "content": "Solve 6x+12=66 for x."}]}'`,
   python: (base, key, model) => `from openai import OpenAI
 
 client = OpenAI(base_url="${base}", api_key="${key}")
 stream = client.chat.completions.create(
     model="${model}",
-    messages=[{"role": "user", "content": "What is 12 * 12?"}],
+    messages=[{"role": "user", "content": "Solve 6x+12=66 for x."}],
     stream=True,
 )
 for chunk in stream:
@@ -62,7 +62,7 @@ for chunk in stream:
 const client = new OpenAI({ baseURL: "${base}", apiKey: "${key}" });
 const answer = await client.chat.completions.create({
   model: "${model}",
-  messages: [{ role: "user", content: "What is 12 * 12?" }],
+  messages: [{ role: "user", content: "Solve 6x+12=66 for x." }],
 });
 console.log(answer.choices[0].message.content);`,
 };

@@ -65,8 +65,7 @@ function Practise(): VNode {
           <select class="input" value={String(chosen?.level ?? "")} onChange={(event) => setLevel(Number(event.currentTarget.value))}>
             {family?.levels.map((one) => (
               <option key={one.level} value={String(one.level)}>
-                {one.level}
-                {one.grade !== null && one.grade !== "" ? ` · ${t().grade(one.grade)}` : ""}
+                {one.grade !== null && one.grade !== "" ? t().levelGrade(one.level, one.grade) : one.level}
               </option>
             ))}
           </select>

@@ -24,7 +24,7 @@ export function Prose({ text, live = false, tail = false, onRun }: ProseProps): 
   const isWhole = length >= text.length;
   const blocks = live || !isWhole ? parser.update(isWhole ? text : text.slice(0, length)) : parser.finish(text);
   const isCatchingUp = tail && !isWhole; // what is only passed through is parsed, not drawn
-  return <div class="prose">{isCatchingUp ? null : grouped(blocks, done, live ? growing : done, tail)}</div>;
+  return <div class={tail ? "prose tail" : "prose"}>{isCatchingUp ? null : grouped(blocks, done, live ? growing : done, tail)}</div>;
 }
 
 /** How much of a text to show: a piece a frame, so that opening a long one, or catching up with a
@@ -35,11 +35,12 @@ function useReveal(text: string): number {
   reached.current = Math.max(length, reached.current);
   if (text.length - reached.current <= PIECE) reached.current = Math.max(PIECE, text.length);
   const shown = reached.current;
+  const isWhole = shown >= text.length;
   useEffect(() => {
-    if (shown >= text.length) return;
+    if (isWhole) return;
     const frame = requestAnimationFrame(() => setLength(shown + PIECE));
     return () => cancelAnimationFrame(frame);
-  }, [shown, text.length]);
+  }, [isWhole ? null : shown]); // no effect, and no frame for it, while a text only streams in
   return shown;
 }
 
