@@ -3,8 +3,9 @@
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +27,26 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     served.close()
 
 
-def test_a_killed_server_has_billed_what_it_delivered(model: Path, tmp_path: Path) -> None:
+# By route: a long answer's request, and the tokens that an event of its stream delivers.
+LONG_ANSWERS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], int]]] = {
+    "/v1/completions": (
+        {"prompt": "whale", "max_tokens": 400, "ignore_eos": True, "logprobs": 0},
+        lambda event: len(event["choices"][0]["logprobs"]["tokens"]),
+    ),
+    "/v1/responses": (
+        {"input": "whale", "max_output_tokens": 400, "temperature": 0,
+         "reasoning": {"effort": "none"}, "include": ["message.output_text.logprobs"]},
+        lambda event: len(event["logprobs"])
+        if event["type"] == "response.output_text.delta"
+        else 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("route", LONG_ANSWERS)
+def test_a_killed_server_has_billed_what_it_delivered(
+    model: Path, tmp_path: Path, route: str
+) -> None:
     extra = """mode = "platform"
 unsigned_models = "served"
 [metering]
@@ -49,15 +69,14 @@ output = 100
     key = platform.keys.create(user.id, "k").secret
     delivered = 0
     children = served.children()
-    body = {"prompt": "whale", "max_tokens": 400, "ignore_eos": True, "stream": True,
-            "logprobs": 0}  # fmt: skip
+    body, count = LONG_ANSWERS[route]
     try:
         with served.http.stream(
-            "POST", "/v1/completions", json=body, headers={"x-api-key": key}
+            "POST", route, json=body | {"stream": True}, headers={"x-api-key": key}
         ) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: {"):
-                    delivered += len(json.loads(line[6:])["choices"][0]["logprobs"]["tokens"])
+                    delivered += count(json.loads(line[6:]))
                 if delivered >= 20:
                     served.process.kill()
     except httpx.HTTPError:
