@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from rorqual.config.server import AccountsConfig
 from rorqual.errors import RequestError
-from rorqual.platform.database import Database, insert_if_absent
+from rorqual.platform.database import Database
 from rorqual.platform.errors import NotAllowed, NotAuthenticated, NotFound, RegistrationClosed
 from rorqual.platform.gate import Gate, Proof
 from rorqual.platform.passwords import Passwords
 from rorqual.platform.secret_text import hash_secret, new_id, new_secret
+from rorqual.platform.statements import insert_if_absent
 from rorqual.platform.tables import sessions, users
 
 Role = Literal["user", "admin"]
@@ -254,7 +255,7 @@ def normal_name(name: str) -> str:
     return normal
 
 
-def user_of(row: Row[Any]) -> User:
+def user_of(row: Any) -> User:
     """A row of `users`, without its password hash."""
     return User(
         id=row.id,

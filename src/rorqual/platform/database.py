@@ -14,13 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from rorqual.config.server import DatabaseConfig
 from rorqual.errors import ConfigError
 from rorqual.platform.group_commit import GroupCommitWriter, named_failure
+from rorqual.platform.statements import Statement, run_text
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
@@ -72,6 +72,14 @@ class Database:
         except OperationalError as error:
             raise named_failure(error) from error
 
+    def read_one(self, statement: Statement, values: Mapping[str, Any]) -> Any | None:
+        """One row of one statement, None if there is none. No transaction is opened for it."""
+        try:
+            with self._reader.connect() as connection:
+                return statement.one(connection, values)
+        except OperationalError as error:
+            raise named_failure(error) from error
+
     @property
     def engine(self) -> Engine:
         """For migrations, which run before anything else writes."""
@@ -114,13 +122,6 @@ class Database:
         raise AssertionError("unreachable")
 
 
-def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
-    """Inserts a row unless one with the same key exists; True if it was inserted."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    return connection.execute(statement, dict(values)).rowcount == 1
-
-
 def _driver_url(url: str) -> URL:
     parsed = make_url(url)
     return (
@@ -136,7 +137,7 @@ def _make_engine(url: URL, config: DatabaseConfig, *, readonly: bool) -> Engine:
     engine = create_engine(
         url,
         pool_size=config.max_connections if readonly else 1,
-        max_overflow=0,
+        max_overflow=0 if readonly else 1,  # the writer keeps its one; migrations need another
         connect_args={"check_same_thread": False, "timeout": config.lock_timeout_seconds},
     )
 
@@ -150,7 +151,7 @@ def _make_engine(url: URL, config: DatabaseConfig, *, readonly: bool) -> Engine:
             connection.execute("PRAGMA query_only=ON")
 
     def begin(connection: Connection) -> None:
-        connection.execute(text("BEGIN" if readonly else "BEGIN IMMEDIATE"))
+        run_text(connection, "BEGIN" if readonly else "BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from rorqual.platform.errors import Busy
+from rorqual.platform.statements import run_text
 
 T = TypeVar("T")
 
@@ -85,21 +86,26 @@ class GroupCommitWriter:
         self._thread.join()
 
     def _run(self) -> None:
+        connection: Connection | None = None  # kept: to check one out costs as much as to use it
         while (operation := self._queue.get()) is not None:
             batch = [operation]
             try:
-                with self._engine.begin() as connection:
+                connection = connection or self._engine.connect()
+                with connection.begin():
                     last = self._run_batch(connection, batch)
             except BaseException as error:  # begin or commit failed: nothing of this is on disk
                 for operation in batch:
                     operation.error = error
                 last = False
+                connection = _discard(connection)
             self.num_commits += 1
             self.num_operations += len(batch)
             for operation in batch:
                 operation.deliver()
             if last:
-                return
+                break
+        if connection is not None:
+            connection.close()
 
     def _run_batch(self, connection: Connection, batch: list[_Operation]) -> bool:
         """Runs the first and what else has gathered; True if the end of the queue was seen."""
@@ -116,14 +122,19 @@ class GroupCommitWriter:
         return False
 
     def _run_one(self, connection: Connection, operation: _Operation) -> None:
-        raw = connection.connection.driver_connection
-        assert raw is not None
-        raw.execute("SAVEPOINT operation")
+        run_text(connection, "SAVEPOINT operation")
         try:
             operation.result = operation.run(connection)
         except Exception as error:  # handed to the caller, who waits for it
             operation.error = error
-            raw.execute("ROLLBACK TO operation")
-        raw.execute("RELEASE operation")
+            run_text(connection, "ROLLBACK TO operation")
+        run_text(connection, "RELEASE operation")
         if operation.on_run is not None and operation.error is None:
             operation.on_run()
+
+
+def _discard(connection: Connection | None) -> None:
+    """Closes a connection on which something failed; the next operation opens another."""
+    if connection is not None:
+        connection.invalidate()
+        connection.close()

@@ -17,6 +17,7 @@ from rorqual.platform.accounts import User, account_locked, user_of
 from rorqual.platform.database import Database
 from rorqual.platform.errors import NotAllowed, NotAuthenticated, NotFound
 from rorqual.platform.secret_text import hash_secret, looks_like_key, new_id, new_key
+from rorqual.platform.statements import Statement
 from rorqual.platform.tables import api_keys, users
 
 _USED = (
@@ -28,6 +29,11 @@ _USED = (
     .values(last_used_ms=bindparam("moment"))
 )
 _KEY_COLUMNS = [column.label(f"key_{column.name}") for column in api_keys.c]
+_BY_HASH = Statement(
+    select(users, *_KEY_COLUMNS)
+    .join(api_keys, api_keys.c.user_id == users.c.id)
+    .where(api_keys.c.key_hash == bindparam("hash"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +129,7 @@ class ApiKeys:
                 "the API key is malformed: its checksum does not fit; copy it whole",
                 code="invalid_api_key",
             )
-        query = (
-            select(users, *_KEY_COLUMNS)
-            .join(api_keys, api_keys.c.user_id == users.c.id)
-            .where(api_keys.c.key_hash == hash_secret(text))
-        )
-        row = self._database.read(lambda connection: connection.execute(query).one_or_none())
+        row = self._database.read_one(_BY_HASH, {"hash": hash_secret(text)})
         now_ms = self._now_ms()
         expired = (
             row is not None and row.key_expires_ms is not None and row.key_expires_ms <= now_ms
@@ -190,7 +191,7 @@ def _select_keys() -> Any:
     return select(*_KEY_COLUMNS)
 
 
-def _key_of(row: Row[Any]) -> ApiKey:
+def _key_of(row: Any) -> ApiKey:
     def seconds(milliseconds: int | None) -> float | None:
         return None if milliseconds is None else milliseconds / 1000
 

@@ -1,9 +1,9 @@
 """The ledger's transactions: functions of a connection, each whole or not at all.
 
-Locks are taken in one order (request, user, key), so that PostgreSQL finds no cycle. Statements are
-built once, here: SQLAlchemy then compiles each once.
+Locks are taken in one order (request, user, key), so that PostgreSQL finds no cycle.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -11,7 +11,6 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, and_, bindparam, insert, or_, select, update
 
 from rorqual.errors import RequestError
-from rorqual.platform.database import insert_if_absent
 from rorqual.platform.errors import (
     InsufficientBalance,
     NotAllowed,
@@ -21,6 +20,7 @@ from rorqual.platform.errors import (
     ReservationExceeded,
 )
 from rorqual.platform.prices import Price, TokenCounts, price_at, price_of
+from rorqual.platform.statements import Statement, insert_if_absent
 from rorqual.platform.tables import api_keys, generations, ledger, prices, users
 from rorqual.units import format_nano
 
@@ -62,7 +62,7 @@ class Entry:
     note: str
 
 
-_DEBIT_USER = (
+_DEBIT_USER = Statement(
     update(users)
     .where(
         users.c.id == bindparam("of_user"),
@@ -71,7 +71,7 @@ _DEBIT_USER = (
     )
     .values(balance_nano=users.c.balance_nano - bindparam("worst"))
 )
-_DEBIT_KEY = (
+_DEBIT_KEY = Statement(
     update(api_keys)
     .where(
         api_keys.c.id == bindparam("of_key"),
@@ -84,18 +84,18 @@ _DEBIT_KEY = (
     )
     .values(spent_nano=api_keys.c.spent_nano + bindparam("worst"))
 )
-_CREDIT_USER = (
+_CREDIT_USER = Statement(
     update(users)
     .where(users.c.id == bindparam("of_user"), users.c.balance_nano + bindparam("amount") >= 0)
     .values(balance_nano=users.c.balance_nano + bindparam("amount"))
 )
-_CREDIT_KEY = (
+_CREDIT_KEY = Statement(
     update(api_keys)
     .where(api_keys.c.id == bindparam("of_key"))
     .values(spent_nano=api_keys.c.spent_nano - bindparam("amount"))
 )
 _OPEN = and_(generations.c.id == bindparam("of_request"), generations.c.state == "open")
-_LOG = (
+_LOG = Statement(
     update(generations)
     .where(
         _OPEN,
@@ -114,7 +114,7 @@ _LOG = (
         logged_ms=bindparam("now_ms"),
     )
 )
-_CLOSE = (
+_CLOSE = Statement(
     update(generations)
     .where(_OPEN)
     .values(
@@ -124,10 +124,12 @@ _CLOSE = (
         day=bindparam("on_day"),
     )
 )
-_GENERATION = select(generations).where(generations.c.id == bindparam("of_request"))
-_GENERATION_LOCKED = _GENERATION.with_for_update()
-_PRICE = select(prices).where(prices.c.id == bindparam("of_price"))
-_ENTER = insert(ledger)
+_ONE_GENERATION = select(generations).where(generations.c.id == bindparam("of_request"))
+_GENERATION = Statement(_ONE_GENERATION)
+_GENERATION_LOCKED = Statement(_ONE_GENERATION.with_for_update())
+_PRICE = Statement(select(prices).where(prices.c.id == bindparam("of_price")))
+_ENTRY = ("user_id", "key_id", "request_id", "kind", "amount_nano", "created_ms", "note")
+_ENTER = Statement(insert(ledger).inline(), _ENTRY)
 
 
 def reserve(
@@ -176,8 +178,8 @@ def log_counts(
     connection: Connection, *, request_id: str, counts: TokenCounts, now_ms: int
 ) -> None:
     """Raises the logged counts to these totals, within what was reserved."""
-    result = connection.execute(
-        _LOG,
+    logged = _LOG.count(
+        connection,
         {
             "of_request": request_id,
             "hit": counts.cache_hit_tokens,
@@ -189,7 +191,7 @@ def log_counts(
             "now_ms": now_ms,
         },
     )
-    if result.rowcount == 1:
+    if logged:
         return
     row = _generation(connection, request_id)
     if row.state != "open":
@@ -219,15 +221,15 @@ def settle(
     if row.state != "open":
         return Settlement(request_id, logged, charge_nano, back_nano, row.outcome, repeated=True)
     day = datetime.fromtimestamp(now_ms / 1000, UTC).date().isoformat()
-    connection.execute(
-        _CLOSE, {"of_request": request_id, "how": outcome, "now_ms": now_ms, "on_day": day}
+    _CLOSE.count(
+        connection, {"of_request": request_id, "how": outcome, "now_ms": now_ms, "on_day": day}
     )
     if back_nano:
-        connection.execute(_CREDIT_USER, {"of_user": row.user_id, "amount": back_nano})
+        _CREDIT_USER.count(connection, {"of_user": row.user_id, "amount": back_nano})
         if row.key_id is not None:
-            connection.execute(_CREDIT_KEY, {"of_key": row.key_id, "amount": back_nano})
+            _CREDIT_KEY.count(connection, {"of_key": row.key_id, "amount": back_nano})
     amounts_nano: dict[EntryKind, int] = {"release": row.reserved_nano, "settle": -charge_nano}
-    _enter(connection, row._mapping, now_ms, amounts_nano)
+    _enter(connection, row._asdict(), now_ms, amounts_nano)
     return Settlement(request_id, logged, charge_nano, back_nano, outcome, repeated=False)
 
 
@@ -267,8 +269,7 @@ def credit(
     }
     _require_user(connection, user_id)
     if insert_if_absent(connection, ledger, row):
-        changed = connection.execute(_CREDIT_USER, {"of_user": user_id, "amount": amount_nano})
-        if changed.rowcount != 1:
+        if not _CREDIT_USER.count(connection, {"of_user": user_id, "amount": amount_nano}):
             raise InsufficientBalance(
                 f"{format_nano(-amount_nano)} cannot be taken from user {user_id}: more than the "
                 "balance"
@@ -294,8 +295,7 @@ def entry_of(row: Row[Any]) -> Entry:
 
 
 def _debit(connection: Connection, user_id: str, key_id: str | None, worst_nano: int) -> None:
-    debited = connection.execute(_DEBIT_USER, {"of_user": user_id, "worst": worst_nano})
-    if debited.rowcount != 1:
+    if not _DEBIT_USER.count(connection, {"of_user": user_id, "worst": worst_nano}):
         user = _require_user(connection, user_id)
         if user.locked_ms is not None:
             raise NotAllowed("this account is locked; ask an administrator", code="account_locked")
@@ -305,10 +305,7 @@ def _debit(connection: Connection, user_id: str, key_id: str | None, worst_nano:
         )
     if key_id is None:
         return
-    capped = connection.execute(
-        _DEBIT_KEY, {"of_key": key_id, "of_user": user_id, "worst": worst_nano}
-    )
-    if capped.rowcount == 1:
+    if _DEBIT_KEY.count(connection, {"of_key": key_id, "of_user": user_id, "worst": worst_nano}):
         return
     key = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
     if key is None or key.user_id != user_id or key.revoked_ms is not None:
@@ -355,39 +352,40 @@ def _require_same_credit(connection: Connection, wanted: dict[str, Any]) -> None
         )
 
 
-def _generation(connection: Connection, request_id: str, *, lock: bool = False) -> Row[Any]:
+def _generation(connection: Connection, request_id: str, *, lock: bool = False) -> Any:
     query = _GENERATION_LOCKED if lock else _GENERATION
-    row = connection.execute(query, {"of_request": request_id}).one_or_none()
+    row = query.one(connection, {"of_request": request_id})
     if row is None:
         raise NotFound(f"request {request_id} does not exist; reserve it first")
     return row
 
 
-def _charge_nano(connection: Connection, row: Row[Any], counts: TokenCounts) -> int:
+def _charge_nano(connection: Connection, row: Any, counts: TokenCounts) -> int:
     if row.price_id is None:
         return 0
-    price = price_of(connection.execute(_PRICE, {"of_price": row.price_id}).one())
-    return price.charge_nano(counts)
+    return price_of(_PRICE.one(connection, {"of_price": row.price_id})).charge_nano(counts)
 
 
-def _counts_of(row: Row[Any]) -> TokenCounts:
+def _counts_of(row: Any) -> TokenCounts:
     return TokenCounts(
         row.cache_hit_tokens, row.input_tokens, row.output_tokens, row.reasoning_tokens
     )
 
 
 def _enter(
-    connection: Connection, generation: Any, now_ms: int, amounts_nano: dict[EntryKind, int]
+    connection: Connection,
+    generation: Mapping[str, Any],
+    now_ms: int,
+    amounts_nano: Mapping[EntryKind, int],
 ) -> None:
-    rows = [
-        {
+    for kind, amount_nano in amounts_nano.items():
+        row = {
             "user_id": generation["user_id"],
             "key_id": generation["key_id"],
             "request_id": generation["id"],
             "kind": kind,
             "amount_nano": amount_nano,
             "created_ms": now_ms,
+            "note": "",
         }
-        for kind, amount_nano in amounts_nano.items()
-    ]
-    connection.execute(_ENTER, rows)
+        _ENTER.count(connection, row)

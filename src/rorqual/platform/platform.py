@@ -14,7 +14,7 @@ from rorqual.platform.accounts import Accounts, User
 from rorqual.platform.admission import Admission
 from rorqual.platform.challenge import Challenges, Solved
 from rorqual.platform.conversations import Conversations
-from rorqual.platform.database import Database, insert_if_absent
+from rorqual.platform.database import Database
 from rorqual.platform.gate import Gate, Proof
 from rorqual.platform.keys import ApiKeys
 from rorqual.platform.ledger import Ledger
@@ -24,6 +24,7 @@ from rorqual.platform.overload import Level
 from rorqual.platform.prices import Prices
 from rorqual.platform.responses import Responses
 from rorqual.platform.secret_text import new_id
+from rorqual.platform.statements import insert_if_absent
 from rorqual.platform.sweeper import Sweeper
 from rorqual.platform.tables import settings, spent_challenges
 from rorqual.platform.usage import Usage

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Row, bindparam, select
 
 from rorqual.config.server import PriceConfig
 from rorqual.errors import ConfigError
-from rorqual.platform.database import Database, insert_if_absent
+from rorqual.platform.database import Database
+from rorqual.platform.statements import Statement, insert_if_absent
 from rorqual.platform.tables import prices
 from rorqual.units import format_nano, parse_nano
 
@@ -118,7 +119,7 @@ class Prices:
         return [price_of(row) for row in rows]
 
 
-_AT = (
+_AT = Statement(
     select(prices)
     .where(prices.c.model == bindparam("model"), prices.c.effective_ms <= bindparam("now_ms"))
     .order_by(prices.c.effective_ms.desc())
@@ -128,11 +129,11 @@ _AT = (
 
 def price_at(connection: Connection, model: str, now_ms: int) -> Price | None:
     """The model's price at a moment, inside a transaction."""
-    row = connection.execute(_AT, {"model": model, "now_ms": now_ms}).one_or_none()
+    row = _AT.one(connection, {"model": model, "now_ms": now_ms})
     return None if row is None else price_of(row)
 
 
-def price_of(row: Row[Any]) -> Price:
+def price_of(row: Any) -> Price:
     """A row of `prices`."""
     return Price(
         id=row.id,
