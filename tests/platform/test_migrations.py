@@ -1,19 +1,16 @@
 """The migrations build exactly the schema of tables.py, and a repeated start changes nothing."""
 
 import stat
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import ValidationError
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from rorqual.config.server import DatabaseConfig
-from rorqual.errors import ConfigError, RequestError
+from rorqual.errors import ConfigError
 from rorqual.platform import Busy, Platform
 from rorqual.platform.database import Database
 from rorqual.platform.migrate import migrate
@@ -88,29 +85,3 @@ def test_operations_share_commits(tmp_path: Path) -> None:
     commits, operations = database.commit_counts
     assert operations == 300 and commits < 100
     database.close()
-
-
-def test_a_caller_may_hear_that_only_the_sync_is_left(platform: Platform) -> None:
-    database = platform.database
-    heard: list[tuple[str, bool]] = []
-    futures: dict[str, Future[int]] = {}
-    held = threading.Event()
-
-    def say(name: str) -> Callable[[], None]:
-        return lambda: heard.append((name, futures[name].done()))
-
-    def insert(connection: Connection) -> int:
-        held.wait(10)  # until the futures are known
-        return connection.execute(text("INSERT INTO settings VALUES ('a', '1')")).rowcount
-
-    def fail(connection: Connection) -> int:
-        held.wait(10)
-        raise RequestError("no")
-
-    futures["right"] = database.submit(insert, say("right"))
-    futures["wrong"] = database.submit(fail, say("wrong"))
-    held.set()
-    assert futures["right"].result(10) == 1
-    with pytest.raises(RequestError):
-        futures["wrong"].result(10)
-    assert heard == [("right", False)]

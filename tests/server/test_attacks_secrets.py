@@ -107,21 +107,21 @@ def test_a_key_is_never_compared_only_looked_up_by_its_hash(world: World) -> Non
     key = world.secrets["key"]
     seen: list[str] = []
 
-    def note(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        seen.append(f"{statement} {values!r}")
+    def watch(raw: sqlite3.Connection, *_: Any) -> None:
+        raw.set_trace_callback(seen.append)  # every statement with its values
 
     guess = next(
         one for one in (key[:40] + new_key()[40:] for _ in range(10**6)) if not looks_like_key(one)
     )
     close = new_key()
     engine = world.server.platform.database._reader
-    event.listen(engine, "before_cursor_execute", note)
+    event.listen(engine, "checkout", watch)
     try:
         with world.server.http as http:
             for one in (key, guess, close, key[:-1], key.swapcase()):
                 http.get("/v1/models", headers={"authorization": f"Bearer {one}"})
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        event.remove(engine, "checkout", watch)
     asked = "\n".join(seen)
     assert hash_secret(key) in asked and hash_secret(close) in asked
     for one in (key, close, guess):

@@ -129,14 +129,13 @@ def test_a_backend_that_fails_to_cancel_keeps_neither_place_nor_money(
 def reserving_slowly(
     services: Services, monkeypatch: pytest.MonkeyPatch, end: Callable[["Future[Any]"], None]
 ) -> None:
-    """Reservations that have run at once, and whose commit ends a while later as `end` says."""
+    """Reservations whose commit ends a while later, as `end` says."""
     submit = services.platform.ledger.submit_reserve
 
-    def slow(*given: Any, on_run: Callable[[], None], **named: Any) -> "Future[Any]":
+    def slow(*given: Any, **named: Any) -> "Future[Any]":
         real, late = submit(*given, **named), Future[Any]()
         late.set_running_or_notify_cancel()
         real.result()
-        on_run()
 
         def wait() -> None:
             time.sleep(0.4)
@@ -148,7 +147,7 @@ def reserving_slowly(
     monkeypatch.setattr(services.platform.ledger, "submit_reserve", slow)
 
 
-def test_the_engine_starts_while_the_reservation_is_synced_and_nothing_is_sent_before(
+def test_nothing_starts_before_the_reservation_is_on_disk(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services, happened = services_of(tokenizer, tmp_path), list[str]()
@@ -170,7 +169,7 @@ def test_the_engine_starts_while_the_reservation_is_synced_and_nothing_is_sent_b
         lambda *given: (happened.append("logged"), log(*given))[1],
     )
     sent = asyncio.run(ask(services, lambda _: False))
-    assert happened[:3] == ["started", "synced", "logged"]
+    assert happened[:3] == ["synced", "started", "logged"]
     assert sum(sent) == 120 and billed(services, tmp_path) == ("finished", 120)
 
 

@@ -46,17 +46,11 @@ class Database:
         self._close_once = threading.Lock()
         self._closed = False
 
-    def submit(
-        self, operation: Operation[T], on_run: Callable[[], None] | None = None
-    ) -> "Future[T]":
-        """Starts an operation; the future resolves once it is committed and synced.
-
-        on_run is called, by another thread, when it has succeeded and the commit is left; where a
-        transaction is run again, more than once.
-        """
+    def submit(self, operation: Operation[T]) -> "Future[T]":
+        """Starts an operation; the future resolves once it is committed and synced."""
         if self.is_sqlite:
-            return self._writer.submit(operation, on_run)
-        return self._pool.submit(self._write_directly, operation, on_run)
+            return self._writer.submit(operation)
+        return self._pool.submit(self._write_directly, operation)
 
     def write(self, operation: Operation[T]) -> T:
         """Runs an operation in a transaction; returns once it is committed and synced."""
@@ -105,16 +99,11 @@ class Database:
         self._engine.dispose()
         self._reader.dispose()
 
-    def _write_directly(
-        self, operation: Operation[T], on_run: Callable[[], None] | None = None
-    ) -> T:
+    def _write_directly(self, operation: Operation[T]) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._engine.begin() as connection:
-                    result = operation(connection)
-                    if on_run is not None:
-                        on_run()
-                return result
+                    return operation(connection)
             except DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)
                 if state not in _RETRIED_STATES or attempt == _ATTEMPTS:

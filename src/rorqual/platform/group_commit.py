@@ -3,8 +3,7 @@
 SQLite has one writer at a time, and a commit that survives power loss costs an fsync. So callers
 hand their operation to one thread, which runs whatever has gathered while the last commit was being
 synced, each inside a savepoint (a failing one takes back only itself), and commits them together.
-A caller gets its answer after the commit, never before. It may ask to be told when its operation
-has succeeded and only the sync is left, to prepare what nobody sees before the answer.
+A caller gets its answer after the commit, never before.
 """
 
 import queue
@@ -37,7 +36,6 @@ def named_failure(error: BaseException) -> BaseException:
 class _Operation:
     run: Callable[[Connection], Any]
     future: Future[Any]
-    on_run: Callable[[], None] | None
     result: Any = None
     error: BaseException | None = None
 
@@ -62,19 +60,14 @@ class GroupCommitWriter:
         self._thread = threading.Thread(target=self._run, name="rorqual-writer", daemon=True)
         self._thread.start()
 
-    def submit(
-        self, run: Callable[[Connection], T], on_run: Callable[[], None] | None = None
-    ) -> "Future[T]":
-        """The operation's result or error, once its transaction is on disk.
-
-        on_run is called by the writer's thread when it has succeeded but is not on disk yet.
-        """
+    def submit(self, run: Callable[[Connection], T]) -> "Future[T]":
+        """The operation's result or error, once its transaction is on disk."""
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # a half-done transaction cannot be cancelled
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
-            self._queue.put(_Operation(run, future, on_run))
+            self._queue.put(_Operation(run, future))
         return future
 
     def close(self) -> None:
@@ -129,8 +122,6 @@ class GroupCommitWriter:
             operation.error = error
             run_text(connection, "ROLLBACK TO operation")
         run_text(connection, "RELEASE operation")
-        if operation.on_run is not None and operation.error is None:
-            operation.on_run()
 
 
 def _discard(connection: Connection | None) -> None:

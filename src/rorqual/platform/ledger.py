@@ -99,9 +99,8 @@ class Ledger:
         max_output_tokens: int,
         key_id: str | None = None,
         expires_in_seconds: float = 3600.0,
-        on_run: Callable[[], None] | None = None,
     ) -> "Future[Reservation]":
-        """`reserve`, as a future. on_run: as `Database.submit`'s; nothing may be delivered yet."""
+        """`reserve`, as a future."""
         operation = self._reserve_operation(
             request_id,
             user_id,
@@ -111,7 +110,7 @@ class Ledger:
             key_id=key_id,
             expires_in_seconds=expires_in_seconds,
         )
-        return self._database.submit(operation, on_run)
+        return self._database.submit(operation)
 
     def log(self, request_id: str, counts: TokenCounts) -> None:
         """Commits the request's counts so far (totals, not increments). Deliver afterwards.

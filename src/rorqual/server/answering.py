@@ -7,7 +7,7 @@ away the generation is cancelled, and what was generated is billed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
@@ -94,10 +94,9 @@ class Answering:
         while not await generation.wait_started(seconds):
             await self._send(send, writer.keep_alive())
             seconds = self._services.config.http.keep_alive_seconds
-        chunks = generation.chunks()
         first = True
-        async for found in _with_pauses(chunks, self._services.config.http.keep_alive_seconds):
-            if found is None:
+        async for found in generation.chunks(self._services.config.http.keep_alive_seconds):
+            if not found:
                 await self._send(send, writer.keep_alive())
                 continue
             usage = generation.usage if generation.has_ended else None
@@ -176,22 +175,3 @@ async def _wait_gone(receive: Receive) -> None:
 
 async def _result(work: "asyncio.Task[None]") -> None:
     await work
-
-
-async def _with_pauses(chunks: AsyncIterator[list], seconds: float) -> AsyncIterator[list | None]:
-    """The same, with None whenever nothing came for so long."""
-    following = asyncio.ensure_future(anext(chunks, None))
-    try:
-        while True:
-            done, _ = await asyncio.wait({following}, timeout=seconds)
-            if not done:
-                yield None
-                continue
-            found = following.result()
-            if found is None:
-                return
-            yield found
-            following = asyncio.ensure_future(anext(chunks, None))
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)

@@ -13,11 +13,10 @@ and the books call it `expired`.
 """
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import CancelledError as TicketCancelled
+from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -36,7 +35,7 @@ from rorqual.platform import (
 )
 from rorqual.server.backends import Backend, BackendState, Chunk, GenerationRequest, Prepared
 from rorqual.server.backends.base import num_characters
-from rorqual.server.services import Asker, Services
+from rorqual.server.services import Asker, Services, outcome_of
 from rorqual.server.tally import Tally
 
 _MAX_PENDING_CHUNKS: Final = 4096  # of a reader that takes nothing; then the request is cut off
@@ -69,8 +68,7 @@ class Generation:
         self._tally = Tally(prepared, self._n)
         self.prompt_tokens = self._tally.prompt_tokens
         self._ticket: Ticket | None = None
-        self._is_reserved = False
-        self._reserving: asyncio.Future[Any] | None = None  # not on disk yet
+        self._reserving: Future[Any] | None = None  # None where nothing is billed
         self._submitted = False
         self._arrived = asyncio.Event()
         self._pending: list[Chunk] = []
@@ -141,19 +139,8 @@ class Generation:
         await self._reserve(left)
 
     async def _reserve(self, left_seconds: float) -> None:
-        """Takes the worst cost out of the balance, or raises what is wrong with that.
-
-        The backend may start while the debit is being synced to the disk; `_reserved` waits for
-        that before anything is handed out.
-        """
-        loop = asyncio.get_running_loop()
-        has_run = asyncio.Event()
-
-        def on_run() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(has_run.set)
-
-        future = self._services.platform.ledger.submit_reserve(
+        """Takes the worst cost out of the balance, or raises what is wrong with that."""
+        self._reserving = self._services.platform.ledger.submit_reserve(
             self.request_id,
             self._asker.user.id,
             self.model,
@@ -161,26 +148,8 @@ class Generation:
             max_output_tokens=self._tally.max_output_tokens,
             key_id=self._asker.key_id,
             expires_in_seconds=left_seconds + _MARGIN_SECONDS,
-            on_run=on_run,
         )
-        self._reserving = asyncio.wrap_future(future)
-        self._is_reserved = True
-        running = asyncio.create_task(has_run.wait())
-        try:
-            await asyncio.wait({running, self._reserving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            running.cancel()
-        if self._reserving.done():
-            await self._reserved()
-
-    async def _reserved(self) -> None:
-        """Returns once the reservation is on disk; raises what went wrong with it."""
-        if self._reserving is None:
-            return
-        await asyncio.wait({self._reserving})
-        reserving, self._reserving = self._reserving, None
-        self._is_reserved = reserving.exception() is None
-        reserving.result()
+        await outcome_of(self._reserving)
 
     # Waiting
 
@@ -192,13 +161,13 @@ class Generation:
         assert self._ticket is not None
         if self._submitted:
             return True
-        try:
-            waiter = asyncio.shield(asyncio.wrap_future(self._ticket.started))
-            await asyncio.wait_for(waiter, timeout_seconds)
-        except TimeoutError:
+        started = self._ticket.started
+        if not started.done():
+            await asyncio.wait((asyncio.wrap_future(started),), timeout=timeout_seconds)
+        if started.cancelled():
+            raise QueueFull("the request left the queue", 1.0)
+        if not started.done():
             return False
-        except TicketCancelled:
-            raise QueueFull("the request left the queue", 1.0) from None
         self._submit()
         return True
 
@@ -237,14 +206,16 @@ class Generation:
 
     # Reading
 
-    async def chunks(self) -> AsyncIterator[list[Chunk]]:
+    async def chunks(self, quiet_seconds: float = math.inf) -> AsyncIterator[list[Chunk]]:
         """Chunks as they come, committed before they are handed out; the last ones are settled.
 
-        A failure of the backend raises its error; text before it has been handed out.
+        An empty list says that nothing came for quiet_seconds. A failure of the backend raises its
+        error; text before it has been handed out.
         """
         assert self._submitted, "wait_started comes first"
         while self._open or self._pending:
-            await self._gather()
+            while not await self._gather(quiet_seconds):
+                yield []
             chunks = self._next_batch()
             is_last = not self._open and not self._pending  # else more may come meanwhile
             error = next((chunk.error for chunk in chunks if chunk.error is not None), None)
@@ -253,7 +224,6 @@ class Generation:
             self._name_ends(kept)
             if is_last and self.was_cut_off and not self._tally.num_handed:
                 error, kept = _too_late(), []
-            await self._reserved()
             if kept and (self.commit is not None or not is_last):
                 await self._log(kept)
             if is_last and error is None:
@@ -279,33 +249,44 @@ class Generation:
         self._arrived.clear()
         return batch
 
-    async def _gather(self) -> None:
-        """Waits for chunks; when billed, for as many as share one commit well."""
+    async def _gather(self, quiet_seconds: float) -> bool:
+        """Waits for chunks; when billed, for as many as share one commit well.
+
+        False if nothing came for so long, and the deadline has not passed either.
+        """
         while not self._pending:
-            self._arrived.clear()
             left = self._deadline - time.monotonic()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), max(0.0, left))
-            except TimeoutError:
-                if self._is_late:  # cancelled, and still nothing came: the backend is stuck
-                    self._open.clear()
-                    self._outcome = "expired"
-                    raise _too_late() from None
-                self._is_late = True
-                self._deadline = time.monotonic() + _CANCEL_SECONDS
-                self.cancel()
+            if await self._arrival(min(left, quiet_seconds)):
+                continue
+            if quiet_seconds < left:
+                return False
+            if self._is_late:  # cancelled, and still nothing came: the backend is stuck
+                self._open.clear()
+                self._outcome = "expired"
+                raise _too_late()
+            self._is_late = True
+            self._deadline = time.monotonic() + _CANCEL_SECONDS
+            self.cancel()
         if not self._logs or not self._logged.total_tokens:
-            return
+            return True
         metering = self._services.config.metering
         until = time.monotonic() + metering.flush_seconds
         self._wake_tokens = metering.flush_tokens
         while self._open and self._pending_tokens < metering.flush_tokens:
-            self._arrived.clear()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), max(0.0, until - time.monotonic()))
-            except TimeoutError:
+            if not await self._arrival(until - time.monotonic()):
                 break
         self._wake_tokens = 0
+        return True
+
+    async def _arrival(self, seconds: float) -> bool:
+        """Whether more chunks came within so many seconds."""
+        self._arrived.clear()
+        try:
+            async with asyncio.timeout(seconds if seconds < math.inf else None):
+                await self._arrived.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def _logs(self) -> bool:
@@ -313,7 +294,7 @@ class Generation:
 
         A whole answer is not: it is delivered, and billed, all at once or not at all.
         """
-        return self.commit is not None or (self._is_reserved and not self.is_whole)
+        return self.commit is not None or (self._reserving is not None and not self.is_whole)
 
     def _count(self, chunks: list[Chunk]) -> None:
         self._tally.add(chunks)
@@ -376,10 +357,8 @@ class Generation:
         """Cancels, and waits a moment for the backend to end, so that the place is free."""
         self.cancel()
         until = time.monotonic() + _CANCEL_SECONDS
-        while self._open and time.monotonic() < until:
-            self._arrived.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), until - time.monotonic())
+        while self._open and (left := until - time.monotonic()) > 0:
+            await self._arrival(left)
 
     def _leave(self) -> None:
         ticket, self._ticket = self._ticket, None
@@ -395,10 +374,9 @@ class Generation:
         """Commits the counts, in a transaction of our own or in that of `commit`."""
         counts = self._tally.handed
         if self.commit is not None:
-            await self.commit(chunks, counts if self._is_reserved else None)
+            await self.commit(chunks, None if self._reserving is None else counts)
         elif self._logs and counts != self._logged:
-            future = self._services.platform.ledger.submit_log(self.request_id, counts)
-            await asyncio.wrap_future(future)
+            await outcome_of(self._services.platform.ledger.submit_log(self.request_id, counts))
         self._logged = counts
 
     async def _settle(self) -> None:
@@ -414,18 +392,18 @@ class Generation:
             counts = self._tally.partial
         if counts.total_tokens:
             self._measure(counts)
-        if self._is_reserved:
-            self.settlement = await asyncio.shield(self._charge(counts))
+        if self._reserving is not None:
+            self.settlement = await self._charge(self._reserving, counts)
 
-    async def _charge(self, counts: TokenCounts) -> Settlement | None:
+    async def _charge(self, reserving: Future[Any], counts: TokenCounts) -> Settlement | None:
         try:
-            await self._reserved()
+            await outcome_of(reserving)
         except RorqualError:  # nothing was taken, and nothing was handed out
             return None
-        future = self._services.platform.ledger.submit_settle(
-            self.request_id, counts, outcome=self._outcome
+        ledger = self._services.platform.ledger
+        return await outcome_of(
+            ledger.submit_settle(self.request_id, counts, outcome=self._outcome)
         )
-        return await asyncio.wrap_future(future)
 
     def _measure(self, counts: TokenCounts) -> None:
         tokens = self._services.metrics.tokens

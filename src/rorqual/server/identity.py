@@ -34,7 +34,7 @@ async def asker_of(services: Services, request: Request) -> Asker:
             "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
         )
     _check_room(services, request, services.known_keys.account_of(key))
-    caller = await services.call(services.platform.keys.authenticate, key)
+    caller = await services.look_up(services.platform.keys.authenticate, key)
     services.known_keys.note(key, caller.user.id)
     return Asker(caller.user, caller.key, address, deadline)
 

@@ -7,7 +7,7 @@ is tried again only until its first token: afterwards a second try could say som
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,98 +159,109 @@ class UpstreamBackend:
 
     async def _run(self, prepared: Prepared, on_chunks: OnChunks) -> None:
         """Try until the first token; then pass on what comes."""
-        open_choices = set(range(prepared.request.sampling.get("n", 1)))
-        counts: dict[int, int] = dict.fromkeys(open_choices, 0)
-        reasoning: dict[int, int] = dict.fromkeys(open_choices, 0)
-        usage: Usage | None = None
-        ends: list[Chunk] = []
+        found = _Found(prepared, on_chunks)
         error: RorqualError | None = None
         try:
-            async for chunk, found in self._tries(prepared):
-                usage = found or usage
-                if chunk is None:
-                    continue
-                counts[chunk.index] = counts.get(chunk.index, 0) + chunk.num_tokens
-                reasoning[chunk.index] = reasoning.get(chunk.index, 0) + chunk.num_reasoning_tokens
-                if chunk.finish is None:
-                    on_chunks([chunk])
-                else:
-                    ends.append(chunk)  # until the usage is known
+            await self._try(prepared, found)
         except _Failed as failed:
             error = failed.error
         except asyncio.CancelledError:
-            ends = [Chunk(index, finish="cancelled") for index in sorted(open_choices)]
-        if not ends and error is None:
+            found.cancel()
+        if not found.ends and error is None:
             error = EngineError("the upstream ended its answer without a finish_reason")
         if error is not None:
             on_chunks([Chunk(0, finish="error", error=error)])
             return
-        for place, chunk in enumerate(ends):
-            chunk.usage = self._usage(chunk.index, place, counts, reasoning, usage, len(ends))
-        on_chunks(ends)
+        if found.usage is not None:
+            self._totals["prompt"] += found.usage.prompt_tokens
+            self._totals["cached"] += found.usage.cached_tokens
+            self._totals["completion"] += found.usage.completion_tokens
+        on_chunks(found.last_chunks())
 
-    def _usage(
-        self,
-        index: int,
-        place: int,
-        counts: Mapping[int, int],
-        reasoning: Mapping[int, int],
-        usage: Usage | None,
-        num_choices: int,
-    ) -> Usage:
-        """A choice's part: the upstream counts all choices together, the rest goes to the last."""
-        if usage is None:
-            return Usage(0, 0, counts[index], reasoning[index])
-        if place == 0:
-            self._totals["prompt"] += usage.prompt_tokens
-            self._totals["cached"] += usage.cached_tokens
-            self._totals["completion"] += usage.completion_tokens
-        if num_choices == 1:
-            return usage
-        return Usage(usage.prompt_tokens, usage.cached_tokens, counts[index], reasoning[index])
-
-    async def _tries(self, prepared: Prepared) -> AsyncIterator[tuple[Chunk | None, Usage | None]]:
+    async def _try(self, prepared: Prepared, found: "_Found") -> None:
         for attempt in range(1, self._watch.attempts + 1):
-            begun = False
             try:
-                async for found in self._one_try(prepared):
-                    begun = begun or (found[0] is not None and found[0].num_tokens > 0)
-                    yield found
-                return
+                return await self._try_once(prepared, found)
             except _Failed as failed:
                 self._last_error = str(failed)
-                if begun or not failed.again or attempt == self._watch.attempts:
+                if found.has_begun or not failed.again or attempt == self._watch.attempts:
                     raise
             except (OSError, ValueError) as error:  # gone, or not what it says it is
                 self._last_error = f"{type(error).__name__}: {error}"
-                if begun or attempt == self._watch.attempts:
+                if found.has_begun or attempt == self._watch.attempts:
                     text = f"the upstream failed ({type(error).__name__}); try again"
                     raise _Failed(EngineError(text), again=False) from error
+            found.forget()
             await asyncio.sleep(0.1 * 2 ** (attempt - 1))
 
-    async def _one_try(
-        self, prepared: Prepared
-    ) -> AsyncIterator[tuple[Chunk | None, Usage | None]]:
-        is_chat = isinstance(prepared.request.input, ChatInput)
-        path = "/chat/completions" if is_chat else "/completions"
+    async def _try_once(self, prepared: Prepared, found: "_Found") -> None:
+        path = "/chat/completions" if found.is_chat else "/completions"
         async with self._client.ask("POST", path, prepared.payload) as answer:
             if answer.status != 200:
                 raise await _refusal(answer)
-            ended = False
             async for data in answer.events():
-                event = json.loads(data)
-                if "error" in event:
-                    text = f"the upstream failed: {_message_of(event)}"
-                    raise _Failed(EngineError(text), again=True)
-                for choice in event.get("choices") or ():
-                    found = chunk_of(choice, is_chat=is_chat)
-                    ended = ended or found.finish is not None
-                    yield found, None
-                if event.get("usage"):
-                    yield None, usage_of(event["usage"])
-            if not ended and not answer.is_done:
+                found.take(json.loads(data))
+            if not found.ends and not answer.is_done:
                 text = "the upstream ended its answer in the middle; try again"
                 raise _Failed(EngineError(text), again=True)
+
+
+class _Found:
+    """What an answer has brought so far; its text is passed on at once, its ends are kept until
+    the usage behind them is known."""
+
+    def __init__(self, prepared: Prepared, on_chunks: OnChunks) -> None:
+        self.is_chat = isinstance(prepared.request.input, ChatInput)
+        self.has_begun = False
+        self.usage: Usage | None = None
+        self.ends: list[Chunk] = []
+        self._on_chunks = on_chunks
+        self._num_choices = prepared.request.sampling.get("n", 1)
+        self._counts = dict.fromkeys(range(self._num_choices), 0)
+        self._reasoning = dict.fromkeys(range(self._num_choices), 0)
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """One event of the stream."""
+        if "error" in event:
+            text = f"the upstream failed: {_message_of(event)}"
+            raise _Failed(EngineError(text), again=True)
+        for choice in event.get("choices") or ():
+            chunk = chunk_of(choice, is_chat=self.is_chat)
+            index, tokens = chunk.index, chunk.num_tokens
+            self._counts[index] = self._counts.get(index, 0) + tokens
+            self._reasoning[index] = self._reasoning.get(index, 0) + chunk.num_reasoning_tokens
+            self.has_begun = self.has_begun or tokens > 0
+            if chunk.finish is not None:
+                self.ends.append(chunk)
+            elif tokens:  # the first event often names the role alone
+                self._on_chunks([chunk])
+        if event.get("usage"):
+            self.usage = usage_of(event["usage"])
+
+    def forget(self) -> None:
+        """Before another try: the ends of an answer without a token."""
+        self.ends = []
+
+    def cancel(self) -> None:
+        """All choices end where they are."""
+        self.ends = [Chunk(index, finish="cancelled") for index in range(self._num_choices)]
+
+    def last_chunks(self) -> list[Chunk]:
+        """The ends, each with its choice's part of the usage: upstreams count all together."""
+        for chunk in self.ends:
+            index, usage = chunk.index, self.usage
+            if usage is None:
+                chunk.usage = Usage(0, 0, self._counts[index], self._reasoning[index])
+            elif len(self.ends) == 1:
+                chunk.usage = usage
+            else:
+                chunk.usage = Usage(
+                    usage.prompt_tokens,
+                    usage.cached_tokens,
+                    self._counts[index],
+                    self._reasoning[index],
+                )
+        return self.ends
 
 
 def usage_of(raw: Mapping[str, Any]) -> Usage:
