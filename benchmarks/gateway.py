@@ -268,14 +268,19 @@ def _spread(values: list[float]) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system seconds of a process and everything below it, the dead included."""
+    """User and system seconds of a process and everything below it, the dead included.
+
+    Of the living by the scheduler's clock, to the nanosecond: what the timer's ticks sample is off
+    by a fifth for servers that wake for less than a tick.
+    """
     try:
+        own = time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(pid), as Linux builds it
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [child for task in tasks for child in (task / "children").read_text().split()]
-    except FileNotFoundError:
+    except OSError:
         return 0.0
-    own = sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    own += sum(int(ticks) for ticks in fields[13:15]) / os.sysconf("SC_CLK_TCK")
     return own + sum(cpu_seconds(int(child)) for child in children)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from rorqual.platform.secret_text import hash_secret, looks_like_key, new_key
 from tests.server.conftest import MODEL, Running, ServerFactory
@@ -107,21 +106,17 @@ def test_a_key_is_never_compared_only_looked_up_by_its_hash(world: World) -> Non
     key = world.secrets["key"]
     seen: list[str] = []
 
-    def watch(raw: sqlite3.Connection, *_: Any) -> None:
-        raw.set_trace_callback(seen.append)  # every statement with its values
-
     guess = next(
         one for one in (key[:40] + new_key()[40:] for _ in range(10**6)) if not looks_like_key(one)
     )
     close = new_key()
-    engine = world.server.platform.database._reader
-    event.listen(engine, "checkout", watch)
-    try:
-        with world.server.http as http:
-            for one in (key, guess, close, key[:-1], key.swapcase()):
-                http.get("/v1/models", headers={"authorization": f"Bearer {one}"})
-    finally:
-        event.remove(engine, "checkout", watch)
+    with world.server.http as http:
+        http.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+        look = world.server.platform.database._look
+        assert look is not None
+        look.connection.driver_connection.set_trace_callback(seen.append)  # with all values
+        for one in (key, guess, close, key[:-1], key.swapcase()):
+            http.get("/v1/models", headers={"authorization": f"Bearer {one}"})
     asked = "\n".join(seen)
     assert hash_secret(key) in asked and hash_secret(close) in asked
     for one in (key, close, guess):

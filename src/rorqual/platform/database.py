@@ -43,6 +43,8 @@ class Database:
         else:
             self._engine = self._reader
             self._pool = ThreadPoolExecutor(config.max_connections, "rorqual-database")
+        self._look: Connection | None = None
+        self._look_lock = threading.Lock()
         self._close_once = threading.Lock()
         self._closed = False
 
@@ -67,11 +69,19 @@ class Database:
             raise named_failure(error) from error
 
     def read_one(self, statement: Statement, values: Mapping[str, Any]) -> Any | None:
-        """One row of one statement, None if there is none. No transaction is opened for it."""
+        """One row of one statement, None if there is none. No transaction is opened for it.
+
+        With SQLite all calls share one connection, which is kept: a look takes some microseconds.
+        """
         try:
-            with self._reader.connect() as connection:
-                return statement.one(connection, values)
+            if not self.is_sqlite:
+                with self._reader.connect() as connection:
+                    return statement.one(connection, values)
+            with self._look_lock:
+                self._look = self._look or self._reader.connect()
+                return statement.one(self._look, values)
         except OperationalError as error:
+            self._look = None  # the next call opens another
             raise named_failure(error) from error
 
     @property
@@ -96,6 +106,9 @@ class Database:
             self._writer.close()
         else:
             self._pool.shutdown()
+        with self._look_lock:
+            if self._look is not None:
+                self._look.close()
         self._engine.dispose()
         self._reader.dispose()
 
@@ -126,7 +139,7 @@ def _make_engine(url: URL, config: DatabaseConfig, *, readonly: bool) -> Engine:
     engine = create_engine(
         url,
         pool_size=config.max_connections if readonly else 1,
-        max_overflow=0 if readonly else 1,  # the writer keeps its one; migrations need another
+        max_overflow=1,  # one is kept, by `read_one` or by the writer
         connect_args={"check_same_thread": False, "timeout": config.lock_timeout_seconds},
     )
 
@@ -140,7 +153,10 @@ def _make_engine(url: URL, config: DatabaseConfig, *, readonly: bool) -> Engine:
             connection.execute("PRAGMA query_only=ON")
 
     def begin(connection: Connection) -> None:
-        run_text(connection, "BEGIN" if readonly else "BEGIN IMMEDIATE")
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        if not raw.in_transaction:  # the writer begins by itself
+            run_text(connection, "BEGIN" if readonly else "BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)

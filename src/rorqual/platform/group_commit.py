@@ -84,8 +84,11 @@ class GroupCommitWriter:
             batch = [operation]
             try:
                 connection = connection or self._engine.connect()
-                with connection.begin():
-                    last = self._run_batch(connection, batch)
+                run_text(connection, "BEGIN IMMEDIATE")
+                last = self._run_batch(connection, batch)
+                run_text(connection, "COMMIT")
+                if connection.in_transaction():  # SQLAlchemy's own notion of it
+                    connection.commit()
             except BaseException as error:  # begin or commit failed: nothing of this is on disk
                 for operation in batch:
                     operation.error = error

@@ -48,8 +48,10 @@ class Statement:
     def one(self, connection: Connection, values: Mapping[str, Any]) -> Any | None:
         """Runs it; its first row with a field a column, None if there is none."""
         compiled = self._for(connection)
-        row = self._run(connection, compiled, values).fetchone()
         assert compiled.make_row is not None, "the statement returns no rows"
+        cursor = self._run(connection, compiled, values)
+        row = cursor.fetchone()
+        cursor.close()  # an open one would hold its snapshot
         return None if row is None else compiled.make_row(row)
 
     def _run(self, connection: Connection, compiled: _Compiled, values: Mapping[str, Any]) -> Any:

@@ -94,18 +94,22 @@ class Answering:
         while not await generation.wait_started(seconds):
             await self._send(send, writer.keep_alive())
             seconds = self._services.config.http.keep_alive_seconds
-        first = True
+        first, last = True, b""
         async for found in generation.chunks(self._services.config.http.keep_alive_seconds):
             if not found:
                 await self._send(send, writer.keep_alive())
                 continue
             usage = generation.usage if generation.has_ended else None
-            opening = writer.begin() if first else b""
-            await self._send(send, opening + writer.write(found, usage))
+            body = (writer.begin() if first else b"") + writer.write(found, usage)
             first = False
+            if generation.is_complete:  # goes with what ends it, in one piece
+                last = body
+            else:
+                await self._send(send, body)
         if self._before_end is not None:
             await self._before_end(generation.usage)
-        await self._send(send, (writer.begin() if first else b"") + writer.end(generation.usage))
+        last = writer.begin() if first else last
+        await self._send(send, last + writer.end(generation.usage))
         await self._finish(send)
 
     async def _answer_whole(self, send: Send) -> None:

@@ -331,6 +331,11 @@ class Generation:
         return not self._open and not self._pending
 
     @property
+    def is_complete(self) -> bool:
+        """Whether it has come to its end without a failure, and was settled."""
+        return self.has_ended and self._outcome in ("finished", "expired")
+
+    @property
     def seconds(self) -> float:
         """Since it started to run."""
         return time.monotonic() - (self.started_seconds or self.opened_seconds)
