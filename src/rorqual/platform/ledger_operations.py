@@ -95,34 +95,32 @@ _CREDIT_KEY = Statement(
     .values(spent_nano=api_keys.c.spent_nano - bindparam("amount"))
 )
 _OPEN = and_(generations.c.id == bindparam("of_request"), generations.c.state == "open")
-_LOG = Statement(
-    update(generations)
-    .where(
-        _OPEN,
-        generations.c.cache_hit_tokens <= bindparam("hit"),
-        generations.c.input_tokens <= bindparam("input"),
-        generations.c.output_tokens <= bindparam("output"),
-        generations.c.reasoning_tokens <= bindparam("reasoning"),
-        generations.c.prompt_tokens >= bindparam("prompt"),
-        generations.c.max_output_tokens >= bindparam("generated"),
-    )
-    .values(
-        cache_hit_tokens=bindparam("hit"),
-        input_tokens=bindparam("input"),
-        output_tokens=bindparam("output"),
-        reasoning_tokens=bindparam("reasoning"),
-        logged_ms=bindparam("now_ms"),
-    )
+_WITHIN = and_(  # counts that do not shrink, and no more of them than was reserved
+    _OPEN,
+    generations.c.cache_hit_tokens <= bindparam("hit"),
+    generations.c.input_tokens <= bindparam("input"),
+    generations.c.output_tokens <= bindparam("output"),
+    generations.c.reasoning_tokens <= bindparam("reasoning"),
+    generations.c.prompt_tokens >= bindparam("prompt"),
+    generations.c.max_output_tokens >= bindparam("generated"),
 )
-_CLOSE = Statement(
-    update(generations)
-    .where(_OPEN)
-    .values(
-        state="settled",
-        outcome=bindparam("how"),
-        closed_ms=bindparam("now_ms"),
-        day=bindparam("on_day"),
-    )
+_COUNTS = {
+    "cache_hit_tokens": bindparam("hit"),
+    "input_tokens": bindparam("input"),
+    "output_tokens": bindparam("output"),
+    "reasoning_tokens": bindparam("reasoning"),
+    "logged_ms": bindparam("now_ms"),
+}
+_CLOSED = {
+    "state": "settled",
+    "outcome": bindparam("how"),
+    "closed_ms": bindparam("now_ms"),
+    "day": bindparam("on_day"),
+}
+_LOG = Statement(update(generations).where(_WITHIN).values(_COUNTS))
+_CLOSE = Statement(update(generations).where(_OPEN).values(_CLOSED).returning(*generations.c))
+_LOG_AND_CLOSE = Statement(
+    update(generations).where(_WITHIN).values(_COUNTS | _CLOSED).returning(*generations.c)
 )
 _ONE_GENERATION = select(generations).where(generations.c.id == bindparam("of_request"))
 _GENERATION = Statement(_ONE_GENERATION)
@@ -178,20 +176,8 @@ def log_counts(
     connection: Connection, *, request_id: str, counts: TokenCounts, now_ms: int
 ) -> None:
     """Raises the logged counts to these totals, within what was reserved."""
-    logged = _LOG.count(
-        connection,
-        {
-            "of_request": request_id,
-            "hit": counts.cache_hit_tokens,
-            "input": counts.input_tokens,
-            "output": counts.output_tokens,
-            "reasoning": counts.reasoning_tokens,
-            "prompt": counts.cache_hit_tokens + counts.input_tokens,
-            "generated": counts.output_tokens + counts.reasoning_tokens,
-            "now_ms": now_ms,
-        },
-    )
-    if logged:
+    values = _values_of(request_id, counts, now_ms)
+    if _LOG.count(connection, values):
         return
     row = _generation(connection, request_id)
     if row.state != "open":
@@ -211,19 +197,22 @@ def settle(
     now_ms: int,
 ) -> Settlement:
     """Closes the request: its reservation returns, the logged tokens are charged."""
-    row = _generation(connection, request_id, lock=True)
-    if row.state == "open" and counts is not None:
-        log_counts(connection, request_id=request_id, counts=counts, now_ms=now_ms)
-        row = _generation(connection, request_id)
+    day = datetime.fromtimestamp(now_ms / 1000, UTC).date().isoformat()
+    closing = {"of_request": request_id, "how": outcome, "now_ms": now_ms, "on_day": day}
+    if counts is None:
+        row = _CLOSE.one(connection, closing)
+    else:
+        row = _LOG_AND_CLOSE.one(connection, closing | _values_of(request_id, counts, now_ms))
+    repeated = row is None
+    if row is None:  # closed before, or counts that cannot be logged
+        row = _generation(connection, request_id, lock=True)
+        if row.state == "open" and counts is not None:
+            log_counts(connection, request_id=request_id, counts=counts, now_ms=now_ms)
     logged = _counts_of(row)
     charge_nano = _charge_nano(connection, row, logged)
     back_nano = row.reserved_nano - charge_nano
-    if row.state != "open":
+    if repeated:
         return Settlement(request_id, logged, charge_nano, back_nano, row.outcome, repeated=True)
-    day = datetime.fromtimestamp(now_ms / 1000, UTC).date().isoformat()
-    _CLOSE.count(
-        connection, {"of_request": request_id, "how": outcome, "now_ms": now_ms, "on_day": day}
-    )
     if back_nano:
         _CREDIT_USER.count(connection, {"of_user": row.user_id, "amount": back_nano})
         if row.key_id is not None:
@@ -364,6 +353,19 @@ def _charge_nano(connection: Connection, row: Any, counts: TokenCounts) -> int:
     if row.price_id is None:
         return 0
     return price_of(_PRICE.one(connection, {"of_price": row.price_id})).charge_nano(counts)
+
+
+def _values_of(request_id: str, counts: TokenCounts, now_ms: int) -> dict[str, Any]:
+    return {
+        "of_request": request_id,
+        "hit": counts.cache_hit_tokens,
+        "input": counts.input_tokens,
+        "output": counts.output_tokens,
+        "reasoning": counts.reasoning_tokens,
+        "prompt": counts.cache_hit_tokens + counts.input_tokens,
+        "generated": counts.output_tokens + counts.reasoning_tokens,
+        "now_ms": now_ms,
+    }
 
 
 def _counts_of(row: Any) -> TokenCounts:

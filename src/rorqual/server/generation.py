@@ -270,7 +270,8 @@ class Generation:
         if not self._logs or not self._logged.total_tokens:
             return True
         metering = self._services.config.metering
-        until = time.monotonic() + metering.flush_seconds
+        # At the next beat of a clock that all share: so one synced commit carries them all.
+        until = (time.monotonic() // metering.flush_seconds + 1) * metering.flush_seconds
         self._wake_tokens = metering.flush_tokens
         while self._open and self._pending_tokens < metering.flush_tokens:
             if not await self._arrival(until - time.monotonic()):
@@ -280,13 +281,18 @@ class Generation:
 
     async def _arrival(self, seconds: float) -> bool:
         """Whether more chunks came within so many seconds."""
-        self._arrived.clear()
-        try:
-            async with asyncio.timeout(seconds if seconds < math.inf else None):
-                await self._arrived.wait()
-        except TimeoutError:
+        if seconds <= 0:
             return False
-        return True
+        self._arrived.clear()
+        count, timer = len(self._pending), None
+        if seconds < math.inf:
+            timer = asyncio.get_running_loop().call_later(seconds, self._arrived.set)
+        try:
+            await self._arrived.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return len(self._pending) > count
 
     @property
     def _logs(self) -> bool:
