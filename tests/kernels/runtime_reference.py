@@ -95,6 +95,7 @@ class Weights:
 
     read: Read
     precision: Precision
+    rounds_rows: bool = False
 
     def fine(self, name: str) -> Floats:
         """A matrix that int8 leaves in bf16."""
@@ -108,6 +109,8 @@ class Weights:
     def linear(self, x: Floats, name: str) -> Floats:
         """x W^T. [T, in] -> [T, out]"""
         if self.precision in ("fp32", "bf16"):
+            head = "embed" in name or "lm_head" in name
+            x = round_bf16(x) if self.rounds_rows and self.precision == "bf16" and not head else x
             return x @ self.fine(name).T
         if self.precision == "int4" and "embed" not in name and "lm_head" not in name:
             weight = round_int4(self.read(name)).astype(np.float64)
@@ -225,9 +228,14 @@ def forward(
     tokens: NDArray[np.int32],
     precision: Precision,
     routes: NDArray[np.int16] | None,
+    *,
+    rounds_rows: bool = False,
 ) -> Floats:
-    """Logits [T, V] of one sequence; routes [T, MoE layers, K]."""
-    w = Weights(read, precision)
+    """Logits [T, V] of one sequence; routes [T, MoE layers, K].
+
+    rounds_rows: bf16 weights multiply rows rounded to bf16, those of the head apart.
+    """
+    w = Weights(read, precision, rounds_rows)
     x = w.fine("model.embed_tokens.weight")[tokens]
     for layer in range(config.num_hidden_layers):
         name = f"model.layers.{layer}"

@@ -40,7 +40,9 @@ def test_matches_the_numpy_network(library: Library, name: str, precision: Preci
     runtime = model.runtime(library, precision)
     batch = batch_of([tokens], [0], [blocks_for(LENGTH, first=5)])
     out = runtime.step(batch, record_routes=True)
-    expected = forward(model.config, model.read, tokens, precision, out.routes)
+    expected = forward(
+        model.config, model.read, tokens, precision, out.routes, rounds_rows=library.rounds_rows
+    )
     assert distance(out.logits, expected) <= TOLERANCE[precision]
 
 
@@ -54,7 +56,12 @@ def test_every_instruction_set_agrees(library: Library, precision: Precision) ->
         for isa in library.instruction_sets():
             runtime = model.runtime(library.using(isa=isa), precision)
             got = runtime.step(batch, replay_routes=wanted.routes)
-            assert distance(got.logits, wanted.logits) <= TOLERANCE[precision]
+            expected = wanted.logits
+            if library.using(isa=isa).rounds_rows:  # in bf16, which the portable path does not
+                expected = forward(
+                    model.config, model.read, tokens, precision, wanted.routes, rounds_rows=True
+                )
+            assert distance(got.logits, expected) <= TOLERANCE[precision]
 
 
 def test_int4_weights_are_the_same_bits_on_every_instruction_set(library: Library) -> None:
@@ -160,7 +167,7 @@ def test_mtp_modules_draft_what_the_trained_model_predicts(
     expected = [trained.lm_head(hidden)[0].numpy() for hidden in out.mtp_hidden]
 
     runtime = model.runtime(library, precision)
-    tolerance = {"fp32": 1e-4, "bf16": 2e-2, "int8": 6e-2}[precision]
+    tolerance = {"fp32": 1e-4, "bf16": 3e-2, "int8": 6e-2}[precision]
     length = len(tokens) - 2
     batch = batch_of([tokens[:length]], [0], [[4, 2]])
     state_below = runtime.step(batch, want_hidden=True).hidden

@@ -24,7 +24,7 @@ from rorqual.errors import CapacityError, ConfigError
 
 InstructionSet = Literal["portable", "avx2", "avx512", "amx", "amx-emulated"]
 
-_ABI_VERSION: Final = 2
+_ABI_VERSION: Final = 3
 _ISA_NAMES: Final[tuple[InstructionSet, ...]] = get_args(InstructionSet)
 _OUT_OF_MEMORY: Final = 1
 _BAD_INDEX: Final = 2
@@ -54,6 +54,12 @@ class Library:
         return tuple(
             name for code, name in enumerate(_ISA_NAMES) if self.handle.rq_isa_available(code)
         )
+
+    @property
+    def rounds_rows(self) -> bool:
+        """Whether bf16 weights multiply activations rounded to bf16, as GPUs do: with AVX-512 BF16,
+        which takes two of them at a time. Elsewhere activations stay fp32."""
+        return self.isa in ("avx512", "amx") and bool(self.handle.rq_has_bf16_pairs())
 
     def call(self, name: str, argtypes: Sequence[Any], *arguments: Any) -> None:
         """Calls kernel `name(isa, threads, *arguments)`; a bad status becomes an exception."""

@@ -13,6 +13,7 @@ from rorqual.errors import ConfigError
 from rorqual.kernels.library import Library, num_physical_cores
 
 _READ: Final = (c_void_p, c_int64, c_void_p)
+_PAIRS: Final = (c_void_p, c_void_p, c_int64, c_void_p)
 _GEMM: Final = (*(c_int,) * 3, *(c_int64,) * 3, *(c_void_p, c_int64) * 3, c_int)  # kernels/gemm.py
 
 
@@ -37,8 +38,9 @@ def read_bytes_per_second(library: Library, num_bytes: int, repeats: int = 5) ->
 def gemm_flops_per_second(library: Library, size: int = 1024, repeats: int = 5) -> dict[str, float]:
     """Speed of a square matrix product [size, size] by name: the medians of `repeats`.
 
-    Ours in fp32 and bf16, and, where `library` uses every core (numpy cannot be told otherwise),
-    numpy's: so that a share of the best of them is no share of our own weakness alone.
+    Ours in fp32, in bf16 and, where the machine multiplies them, in pairs of bf16; and numpy's
+    where `library` uses every core (it cannot be told otherwise): so that a share of the best of
+    them is no share of our own weakness alone.
     """
     if size < 1 or repeats < 1:
         raise ConfigError(f"size={size} and repeats={repeats}: nothing to multiply")
@@ -54,6 +56,10 @@ def gemm_flops_per_second(library: Library, size: int = 1024, repeats: int = 5) 
         "fp32": lambda: product(0, a, b),
         "bf16": lambda: product(1, *halves),
     }
+    if library.rounds_rows and size % 64 == 0:
+        check = np.zeros(library.num_threads, np.float32)
+        places = [*(half.ctypes.data for half in halves), size, check.ctypes.data]
+        runs["bf16 pairs"] = lambda: library.call("rq_multiply_pairs", _PAIRS, *places)
     if library.num_threads == num_physical_cores():
         runs["numpy fp32"] = lambda: np.matmul(a, b, out=out)
     return {

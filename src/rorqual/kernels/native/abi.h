@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define RQ_ABI_VERSION 2
+#define RQ_ABI_VERSION 3
 #define RQ_API extern "C" __attribute__((visibility("default")))
 
 namespace rq {

@@ -72,6 +72,14 @@ struct Owner {
     runtime.shape = shape;
     runtime.layers = layers.data();
   }
+  // What activations are multiplied as on this instruction set (-1: the best one).
+  void choose_operands(int isa) {
+    const int chosen = isa < 0 ? rq::best_isa() : isa;
+    const bool wide = chosen == rq::kAvx512 || chosen == rq::kAmx;
+    runtime.byte_offset = wide && rq::has_vnni();
+    runtime.bf16_pairs = wide && rq::has_bf16_pairs();
+  }
+
   ~Owner() {
     delete weights;
     delete cache;
@@ -296,8 +304,9 @@ int run_step(rq::Session& session, int isa, const Runtime& runtime, const StepAr
 }  // namespace
 
 // Bytes that a runtime of this shape takes.
-RQ_API int rq_runtime_measure(int, int threads, const ModelShape* shape, int64_t* sizes) {
+RQ_API int rq_runtime_measure(int isa, int threads, const ModelShape* shape, int64_t* sizes) {
   Owner owner(*shape);
+  owner.choose_operands(isa);
   const Sizes found = owner.measure(threads);
   sizes[0] = found.weights;
   sizes[1] = found.cache;
@@ -309,14 +318,13 @@ RQ_API int rq_runtime_measure(int, int threads, const ModelShape* shape, int64_t
 RQ_API int rq_runtime_create(int isa, int threads, const ModelShape* shape, const float* rope_cos,
                              const float* rope_sin, void** handle) {
   auto* owner = new Owner(*shape);
+  owner->choose_operands(isa);
   if (!owner->allocate(threads)) {
     delete owner;
     return rq::kOutOfMemory;
   }
   owner->runtime.rope_cos = rope_cos;
   owner->runtime.rope_sin = rope_sin;
-  const int chosen = isa < 0 ? rq::best_isa() : isa;
-  owner->runtime.byte_offset = (chosen == rq::kAvx512 || chosen == rq::kAmx) && rq::has_vnni();
   *handle = owner;
   return rq::kOk;
 }

@@ -15,7 +15,7 @@ namespace {
 
 #if defined(__x86_64__)
 struct CpuFeatures {
-  bool avx2 = false, avx512 = false, vnni = false, amx = false;
+  bool avx2 = false, avx512 = false, vnni = false, bf16_pairs = false, amx = false;
 };
 
 // Which register files the operating system saves on a context switch.
@@ -52,6 +52,7 @@ CpuFeatures detect() {
   const bool tile_bits = (d & (1u << 24)) && (d & (1u << 22)) && (state & 0x60000) == 0x60000;
   unsigned a1 = 0, b1 = 0, c1 = 0, d1 = 0;
   const bool avx512bf16 = __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && (a1 & (1u << 5));
+  found.bf16_pairs = found.avx512 && avx512bf16;
   found.amx = found.avx512 && tile_bits && avx512bf16 && request_tile_permission();
   return found;
 }
@@ -89,6 +90,14 @@ bool isa_available(int isa) {
 bool has_vnni() {
 #if defined(__x86_64__)
   return features().vnni;
+#else
+  return false;
+#endif
+}
+
+bool has_bf16_pairs() {
+#if defined(__x86_64__) && defined(RQ_BF16_PAIRS)
+  return features().bf16_pairs;
 #else
   return false;
 #endif

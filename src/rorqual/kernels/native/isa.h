@@ -29,6 +29,9 @@ bool isa_available(int isa);
 // Whether this machine multiplies bytes (AVX-512 VNNI); asked at run time by the int8 kernels.
 bool has_vnni();
 
+// Whether it multiplies pairs of bf16 (AVX-512 BF16), and the compiler knows how.
+bool has_bf16_pairs();
+
 }  // namespace rq
 
 // Declares one function in the namespace of each instruction set.

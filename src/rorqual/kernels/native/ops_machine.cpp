@@ -1,6 +1,6 @@
 // What this machine can do, for reports that compare with it.
 #include "machine.h"
-#include "vec.h"
+#include "step_gemm.h"
 
 namespace rq::RQ_ISA {
 
@@ -17,6 +17,32 @@ int read_memory(Session& session, const float* data, int64_t count, float* check
       for (int j = 0; j < 4; ++j) sums[j] = sums[j] + load(data + i + j * kWidth);
     }
     check[p] = sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  };
+  run_phase(session, part);
+  return 0;
+}
+
+int multiply_pairs(Session& session, const uint16_t* rows, const uint16_t* weights, int64_t size,
+                   float* check) {
+  Matrix m = {};
+  m.format = Format::kBf16;
+  m.rounds_rows = true;
+  m.depth = m.columns = size;
+  m.words = reinterpret_cast<uint32_t*>(const_cast<uint16_t*>(weights));
+  const Operand operand = {nullptr,  0,       reinterpret_cast<const uint8_t*>(rows),
+                           2 * size, nullptr, 0};
+  auto part = [&](int p) {
+    float tile[kTileRows * kPanelColumns];
+    float total = 0.0f;
+    const int64_t end = slice_begin(m.panels(), session.threads(), p + 1);
+    for (int64_t panel = slice_begin(m.panels(), session.threads(), p); panel < end; ++panel) {
+      for (int64_t i = 0; i < size; i += kTileRows) {
+        const int count = static_cast<int>(size - i < kTileRows ? size - i : kTileRows);
+        multiply_panel(m, panel, operand, nullptr, i, count, {i, size}, tile);
+        total += tile[0];
+      }
+    }
+    check[p] = total;
   };
   run_phase(session, part);
   return 0;

@@ -135,7 +135,7 @@ void Step::norm_rows(const Matrix& next, const float* values, int64_t stride, in
 
 void Step::quantise_rows(const Matrix& next, const float* values, int64_t stride, int64_t width,
                          int64_t first_row, int64_t count) {
-  if (next.format < Format::kInt8) return;
+  if (!quantises(next)) return;
   for_rows(count, static_cast<double>(width) * 4e-4, [&](int64_t first, int wanted, int) {
     for (int64_t row = first; row < first + wanted; ++row) {
       quantise(next, values + row * stride, width, first_row + row);

@@ -138,6 +138,7 @@ void multiply_panel(const Matrix& m, int64_t panel, const Operand& operand, cons
     a[i] = operand.values + rows[i] * operand.stride;
   }
   const Ahead ahead = look_ahead(m, panel, progress);
+  if (m.rounds_rows) return multiply_panel_pairs(m, panel, operand, rows, count, ahead, out);
   if (m.format == Format::kInt8)
     return multiply_panel_int8(m, panel, operand, rows, count, ahead, out);
   if (m.format == Format::kInt4) return multiply_panel_int4(m, panel, operand, rows, count, out);

@@ -45,16 +45,6 @@ const float* read_row(const PackSource& source, int64_t column, int64_t depth, f
   return buffer;
 }
 
-void round_to_bf16(const float* from, int64_t count, Bf16* to) {
-  for_each_vec(count, [&](int64_t i, int wide) {
-    if (wide == kWidth) {
-      store(to + i, load(from + i));
-    } else {
-      store(to + i, load(from + i, wide), wide);
-    }
-  });
-}
-
 // Words of a row of weights: fp32 as they are, bf16 in pairs, int8 in fours with scale and sum.
 void convert_row(const Matrix& m, const float* row, uint32_t* words, const Place& place,
                  int64_t shift) {

@@ -52,7 +52,8 @@ static inline int values_per_word(Format format) {
 // its second half to the other.
 struct Matrix {
   Format format;
-  int paired;
+  bool paired;
+  bool rounds_rows;  // bf16: its rows are rounded to bf16 and multiplied in pairs
   int64_t depth, columns;  // columns of one of the two if paired
   uint32_t* words;
   float* scales;
@@ -132,7 +133,7 @@ struct LayerWeights {
 struct Scratch {
   float* x;              // [T, H] residual stream
   float* normed;         // [T, max(H, Q)] input of the next product
-  uint8_t* bytes;        // [max rows, widest] the same quantised, int8 and int4 only
+  uint8_t* bytes;        // [max rows, widest] the same in the form that products want, if any
   float* byte_scales;    // [max rows], int8 only
   float* first_out;      // [T, Q + C + R]
   float* query;          // [T, N, C+R or D]
@@ -162,6 +163,7 @@ struct Runtime {
   Scratch scratch;
   int64_t max_threads;
   bool byte_offset;  // int8 activations are stored plus 128 (what VNNI multiplies)
+  bool bf16_pairs;   // bf16 weights multiply activations rounded to bf16, two at a time
 
   int64_t block_bytes() const {
     return shape.cached_channels() * kBlockTokens * (narrow_cache ? 2 : 4);

@@ -7,7 +7,8 @@ namespace {
 // Hands out 64-byte aligned pieces of an arena; with a null base it only counts.
 class Arena {
  public:
-  explicit Arena(char* base) : base_(reinterpret_cast<uintptr_t>(base)) {}
+  explicit Arena(char* base, bool bf16_pairs = false)
+      : base_(reinterpret_cast<uintptr_t>(base)), bf16_pairs_(bf16_pairs) {}
 
   template <typename T>
   T* take(int64_t count) {
@@ -20,6 +21,7 @@ class Arena {
     Matrix m = {};
     m.format = format;
     m.paired = paired;
+    m.rounds_rows = format == Format::kBf16 && bf16_pairs_;
     m.depth = depth;
     m.columns = columns;
     m.words = take<uint32_t>(m.bytes() / 4);
@@ -28,11 +30,19 @@ class Arena {
     return m;
   }
 
+  // One whose rows stay floats where others are rounded to bf16.
+  Matrix fine_matrix(Format format, int64_t columns, int64_t depth) {
+    Matrix m = matrix(format, columns, depth);
+    m.rounds_rows = false;
+    return m;
+  }
+
   int64_t used() const { return used_; }
 
  private:
   uintptr_t base_;
   int64_t used_ = 0;
+  bool bf16_pairs_;
 };
 
 int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -55,10 +65,10 @@ void lay_out_attention(const ModelShape& s, LayerWeights& w, Matrix*& next, Aren
     w.absorb_value = next + 2 * s.heads;
     for (int64_t h = 0; h < s.heads; ++h) {
       w.query_heads[h] = arena.matrix(format, s.nope + s.rope, query_depth);
-      w.absorb_key[h] = arena.matrix(fine, s.kv_rank, s.nope);
+      w.absorb_key[h] = arena.fine_matrix(fine, s.kv_rank, s.nope);
     }
     for (int64_t h = 0; h < s.heads; ++h) {
-      w.absorb_value[h] = arena.matrix(fine, s.value, s.kv_rank);
+      w.absorb_value[h] = arena.fine_matrix(fine, s.value, s.kv_rank);
     }
   } else {
     w.query_heads = next;
@@ -108,7 +118,7 @@ int64_t count_matrices(const ModelShape& s) {
 int64_t lay_out_weights(Runtime& runtime, Matrix* matrices, char* base) {
   const ModelShape& s = runtime.shape;
   const Format format = static_cast<Format>(s.format);
-  Arena arena(base);
+  Arena arena(base, runtime.bf16_pairs);
   Matrix* next = matrices;
   for (int64_t layer = 0; layer < s.total_layers(); ++layer) {
     LayerWeights& w = runtime.layers[layer];
@@ -126,9 +136,10 @@ int64_t lay_out_weights(Runtime& runtime, Matrix* matrices, char* base) {
     lay_out_feed_forward(s, w, next, arena, format);
   }
   runtime.final_norm = arena.take<float>(s.hidden);
-  // The head decides between close logits: it keeps int8 where the rest is int4.
+  // The head decides between close logits: it keeps int8 where the rest is int4, and its rows, of
+  // which there are few, stay floats in bf16.
   const Format head = format == Format::kInt4 ? Format::kInt8 : format;
-  runtime.head = arena.matrix(head, s.vocabulary, s.hidden);
+  runtime.head = arena.fine_matrix(head, s.vocabulary, s.hidden);
   runtime.wide_embedding = format == Format::kFp32;
   runtime.narrow_cache = format != Format::kFp32;
   runtime.embedding = arena.take<char>(s.vocabulary * s.hidden * (runtime.wide_embedding ? 4 : 2));
@@ -158,7 +169,9 @@ int64_t lay_out_scratch(Runtime& runtime, char* base, int64_t threads) {
   b.groups_offset = round_up(largest(widest, b.activation_stride), 64);
   const int64_t groups = b.groups_offset / kGroupDepth;
   b.bytes_stride = b.groups_offset + round_up(groups * static_cast<int64_t>(sizeof(ByteGroup)), 64);
-  if (static_cast<Format>(s.format) >= Format::kInt8) {
+  const Format format = static_cast<Format>(s.format);
+  if (format == Format::kBf16) b.bytes_stride = 2 * b.groups_offset;
+  if (format >= Format::kInt8 || (format == Format::kBf16 && runtime.bf16_pairs)) {
     b.bytes = arena.take<uint8_t>((t + routed) * b.bytes_stride);
     b.byte_scales = arena.take<float>(t + routed);
   }

@@ -126,11 +126,19 @@ struct Step {
   Operand operand(const float* values, int64_t stride) const {
     return {values, stride, b.bytes, b.bytes_stride, b.byte_scales, b.groups_offset};
   }
-  // The integer form of `count` values as row `row` of the operand of `next`, if it wants one.
+  // Whether a matrix multiplies another form of its rows than their floats.
+  static bool quantises(const Matrix& next) {
+    return next.format >= Format::kInt8 || next.rounds_rows;
+  }
+  // That form of `count` values as row `row` of the operand of `next`, if it wants one.
   void quantise(const Matrix& next, const float* values, int64_t count, int64_t row) const {
-    if (next.format < Format::kInt8) return;
+    if (!quantises(next)) return;
     uint8_t* bytes = b.bytes + row * b.bytes_stride;
-    if (next.format == Format::kInt4) {
+    if (next.format == Format::kBf16) {
+      Bf16* rounded = reinterpret_cast<Bf16*>(bytes);
+      round_to_bf16(values, count, rounded);
+      if (count % 2 != 0) rounded[count].bits = 0;
+    } else if (next.format == Format::kInt4) {
       quantise_groups(values, count, bytes, reinterpret_cast<ByteGroup*>(bytes + b.groups_offset));
     } else {
       b.byte_scales[row] = quantise_row(values, count, runtime.byte_offset, bytes);

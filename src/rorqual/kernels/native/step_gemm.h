@@ -9,7 +9,8 @@
 
 namespace rq::RQ_ISA {
 
-// Rows of activations. `bytes` is their integer form, needed where the matrix is int8 or int4.
+// Rows of activations. `bytes` is the form of them that a matrix of int8 or int4 multiplies, or one
+// that rounds its rows to bf16.
 struct Operand {
   const float* values;
   int64_t stride;
@@ -48,6 +49,13 @@ float quantise_row(const float* row, int64_t count, bool offset, uint8_t* bytes)
 // The form of a row that int4 multiplies: every kGroupDepth values as quantise_row makes signed
 // bytes of them.
 void quantise_groups(const float* row, int64_t count, uint8_t* bytes, ByteGroup* groups);
+
+void round_to_bf16(const float* from, int64_t count, Bf16* to);
+
+// bf16 weights with rows of bf16, of an even length (a zero beyond an odd one).
+
+void multiply_panel_pairs(const Matrix& matrix, int64_t panel, const Operand& operand,
+                          const int64_t* rows, int count, Ahead ahead, float* tile);
 
 void multiply_panel_int8(const Matrix& matrix, int64_t panel, const Operand& operand,
                          const int64_t* rows, int count, Ahead ahead, float* tile);
