@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from starlette.types import ASGIApp
 
 from rorqual.config.server import ServerConfig
 from rorqual.platform import Busy, Platform
@@ -26,26 +27,45 @@ FLUSH_TOKENS = 8
 BODY = {"prompt": "Hi", "max_tokens": 120, "ignore_eos": True, "stream": True, "logprobs": 0}
 
 
-def services_of(tokenizer: Tokenizer, folder: Path) -> Services:
+def services_of(
+    tokenizer: Tokenizer,
+    folder: Path,
+    flush_seconds: float = 0.01,
+    pause: Callable[[], None] = lambda: None,
+) -> Services:
     config = ServerConfig.model_validate(
         {
             "mode": "platform",
             "database": {"url": f"sqlite:///{folder / 'a.db'}"},
             "prices": PRICES,
-            "metering": {"flush_tokens": FLUSH_TOKENS, "flush_seconds": 0.01},
+            "metering": {"flush_tokens": FLUSH_TOKENS, "flush_seconds": flush_seconds},
         }
     )
-    backend = scripted_backend(tokenizer, ScriptRunner(tokenizer, {}))
+    backend = scripted_backend(tokenizer, ScriptRunner(tokenizer, {}, pause=pause))
     log = RequestLog(lambda _: None)
     return Services(config, Platform.open(config), Models({MODEL: backend}, {}), log=log)
 
 
+def make_key(services: Services) -> str:
+    """Of an account with money."""
+    user = services.platform.accounts.create("reader", None)
+    services.platform.ledger.top_up(user.id, 10**9, "first")
+    return services.platform.keys.create(user.id, "test").secret
+
+
 async def ask(services: Services, is_gone: Callable[[list[int]], bool]) -> list[int]:
+    """`exchange` with a server that is started for it."""
+    key = make_key(services)
+    await services.start()
+    try:
+        return await exchange(create_app(services), key, is_gone)
+    finally:
+        await services.stop()
+
+
+async def exchange(app: ASGIApp, key: str, is_gone: Callable[[list[int]], bool]) -> list[int]:
     """The tokens of each piece that was sent; `is_gone` looks at them."""
-    platform, sent = services.platform, list[int]()
-    user = platform.accounts.create("reader", None)
-    platform.ledger.top_up(user.id, 10**9, "first")
-    key = platform.keys.create(user.id, "test").secret
+    sent = list[int]()
     data = json.dumps(BODY).encode()
     asked = asyncio.Event()
 
@@ -69,11 +89,7 @@ async def ask(services: Services, is_gone: Callable[[list[int]], bool]) -> list[
         "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {key}".encode())],
         "rorqual.is_gone": lambda: is_gone(sent),
     }  # fmt: skip
-    await services.start()
-    try:
-        await create_app(services)(scope, receive, send)  # type: ignore[arg-type]
-    finally:
-        await services.stop()
+    await app(scope, receive, send)  # type: ignore[arg-type]
     return sent
 
 
@@ -100,6 +116,27 @@ def test_a_slow_disk_makes_no_larger_batches(
     sent = asyncio.run(ask(services, lambda _: False))
     assert sum(sent) == 120 and max(sent) <= FLUSH_TOKENS and len(sent) >= 120 // FLUSH_TOKENS
     assert billed(services, tmp_path) == ("finished", 120)
+
+
+def test_streams_share_their_commits(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """They flush on one beat, whenever each of them began."""
+    services = services_of(tokenizer, tmp_path, 0.1, lambda: time.sleep(0.02))
+    key = make_key(services)
+
+    async def several() -> None:
+        await services.start()
+        before = services.platform.database.commit_counts
+        app, asking = create_app(services), list[asyncio.Task[list[int]]]()
+        for _ in range(8):
+            asking.append(asyncio.create_task(exchange(app, key, lambda _: False)))
+            await asyncio.sleep(0.025)
+        assert [sum(sent) for sent in await asyncio.gather(*asking)] == [120] * 8
+        after = services.platform.database.commit_counts
+        commits, operations = (new - old for new, old in zip(after, before, strict=True))
+        assert operations > 100 and commits < operations / 2
+        await services.stop()
+
+    asyncio.run(several())
 
 
 def test_nothing_is_billed_beyond_a_closed_connection(tokenizer: Tokenizer, tmp_path: Path) -> None:
