@@ -53,7 +53,7 @@ static inline int values_per_word(Format format) {
 struct Matrix {
   Format format;
   bool paired;
-  bool rounds_rows;  // bf16: its rows are rounded to bf16 and multiplied in pairs
+  bool rounds_rows;        // bf16: its rows are rounded to bf16 and multiplied in pairs
   int64_t depth, columns;  // columns of one of the two if paired
   uint32_t* words;
   float* scales;
