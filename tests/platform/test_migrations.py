@@ -1,17 +1,21 @@
 """The migrations build exactly the schema of tables.py, and a repeated start changes nothing."""
 
+import sqlite3
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import ValidationError
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from rorqual.config.server import DatabaseConfig
 from rorqual.errors import ConfigError
-from rorqual.platform import Busy, Platform
+from rorqual.platform import Busy, Platform, group_commit
 from rorqual.platform.database import Database
 from rorqual.platform.migrate import migrate
 from rorqual.platform.tables import metadata
@@ -71,6 +75,30 @@ def test_a_locked_database_is_busy_not_broken(tmp_path: Path) -> None:
     assert platform.accounts.create("ahab", None).name == "ahab"
     other.close()
     platform.close()
+
+
+def test_a_commit_that_fails_at_the_end_does_not_keep_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'a.db'}"))
+    migrate(database)
+    run, held = group_commit.run_text, threading.Event()
+
+    def full(connection: Connection, text: str, values: object = ()) -> object:
+        if text == "COMMIT":
+            raise OperationalError(text, None, sqlite3.OperationalError("disk is full"))
+        return run(connection, text, values)
+
+    monkeypatch.setattr(group_commit, "run_text", full)
+    future = database.submit(lambda _: held.wait(10))
+    closing = threading.Thread(target=database.close)
+    closing.start()  # the order to end is in the batch whose commit fails
+    time.sleep(0.1)
+    held.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    with pytest.raises(Busy, match="disk is full"):
+        future.result(1)
 
 
 def test_operations_share_commits(tmp_path: Path) -> None:

@@ -116,6 +116,27 @@ def test_a_deadline_that_is_none_is_refused_by_name(server: Running, seconds: st
     assert answer.json()["error"]["param"] == "X-Rorqual-Deadline"
 
 
+def test_whoever_waits_longer_than_the_queue_allows_never_runs(start_server: ServerFactory) -> None:
+    tokenizer = make_tokenizer()
+    runner = ScriptRunner(tokenizer, {}, pause=lambda: time.sleep(0.02))
+    hopeful = {"max_running": 1, "max_wait_seconds": 0.5, "initial_tokens_per_second": 1e6}
+    one = start_server(mode="platform", runner=runner, admission=hopeful)
+    first_id, first = new_key(one, "first in")
+    user_id, key = new_key(one, "too late")
+    runs = threading.Thread(target=ask, args=(one, first, None))
+    runs.start()
+    while not one.platform.admission.stats().num_running:
+        time.sleep(0.01)
+    began = time.monotonic()
+    answer = ask(one, key, None, max_tokens=5)
+    assert answer.status_code == 503 and time.monotonic() - began < 5
+    assert runs.is_alive() and one.platform.admission.stats().num_running == 1
+    assert outcomes(one, user_id) == [("expired", 0, 0)]
+    runs.join()
+    assert outcomes(one, first_id)[0][2] == 300
+    assert one.platform.usage.audit() == []
+
+
 def test_the_server_has_a_deadline_for_everybody(start_server: ServerFactory) -> None:
     tokenizer = make_tokenizer()
     runner = ScriptRunner(tokenizer, {}, pause=lambda: time.sleep(0.02))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from rorqual.config.http import ServedModel, WatchConfig
@@ -127,6 +128,12 @@ def ask(server: Running, key: str, path: str = "/v1/chat/completions", **fields:
         return http.post(path, json=ASK | fields, headers={"x-api-key": key})
 
 
+def failure_of(answer: httpx.Response) -> str:
+    """What a request that failed on our side, or the upstream's, is told."""
+    assert answer.status_code == 500, answer.text
+    return answer.json()["error"]["message"]
+
+
 def respond(server: Running, key: str, **fields: object):
     body = {"model": MODEL, "input": "Hi", "max_output_tokens": 30} | fields
     with server.http as http:
@@ -186,6 +193,27 @@ def test_nothing_is_tried_again_after_the_first_token(
         kept = http.get(f"/v1/responses/{failed['id']}", headers={"x-api-key": key})
     assert kept.status_code == 404
     assert server.platform.usage.audit() == []
+
+
+@pytest.mark.parametrize(
+    "strange", [1, [[]], {"choices": [3]}, {"choices": [{"index": 0, "delta": "no"}]}]
+)
+def test_an_event_of_another_form_is_an_error_at_once(
+    server: Running, stub: Stub, key: str, strange: object
+) -> None:
+    stub.script = [[TEXT[1], strange, TEXT[2]]]
+    assert "the upstream failed" in failure_of(ask(server, key))
+    assert server.platform.admission.stats().num_running == 0
+
+
+def test_a_choice_that_never_ends_is_an_error_at_once(
+    server: Running, stub: Stub, key: str
+) -> None:
+    stub.script = [[TEXT[1], TEXT[3], None]]  # the first of two has ended when it breaks off
+    assert "in the middle" in failure_of(ask(server, key, n=2))
+    stub.script = [[TEXT[1], TEXT[3]]]  # and where the upstream says that it was whole
+    assert "finish_reason" in failure_of(ask(server, key, n=2))
+    assert server.platform.admission.stats().num_running == 0
 
 
 @pytest.mark.parametrize(("status", "ours"), [(400, 400), (401, 500), (429, 503), (500, 500)])

@@ -224,8 +224,21 @@ def test_a_reader_who_scrolled_up_is_left_there(page: Any, fake: FakeServer) -> 
     ask(page, "Solve it again")
     page.wait_for_selector(".message.assistant >> nth=1")
     page.hover(".thread-scroll")
+    page.evaluate(
+        """() => {
+          const box = document.querySelector(".thread-scroll");
+          const note = () => (box.dataset.wheeled = box.scrollTop);
+          box.addEventListener("wheel", note, { once: true });
+        }"""
+    )
     page.mouse.wheel(0, -400)
     page.wait_for_selector(".jump")
+    page.wait_for_function(  # the page scrolls after it has heard of the wheel
+        """() => {
+          const box = document.querySelector(".thread-scroll");
+          return box.scrollTop <= Math.max(0, Number(box.dataset.wheeled) - 400);
+        }"""
+    )
     top = page.evaluate("document.querySelector('.thread-scroll').scrollTop")
     finished(page)
     expect(page.locator(".message.assistant[data-state=complete]")).to_have_count(2)

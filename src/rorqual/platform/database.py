@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from rorqual.config.server import DatabaseConfig
 from rorqual.errors import ConfigError
-from rorqual.platform.group_commit import GroupCommitWriter, named_failure
+from rorqual.platform.group_commit import GroupCommitWriter, discard, named_failure
 from rorqual.platform.statements import Statement, run_text
 
 T = TypeVar("T")
@@ -79,9 +79,13 @@ class Database:
                     return statement.one(connection, values)
             with self._look_lock:
                 self._look = self._look or self._reader.connect()
-                return statement.one(self._look, values)
+                try:
+                    return statement.one(self._look, values)
+                except OperationalError:
+                    discard(self._look)
+                    self._look = None
+                    raise
         except OperationalError as error:
-            self._look = None  # the next call opens another
             raise named_failure(error) from error
 
     @property

@@ -81,7 +81,7 @@ class GroupCommitWriter:
     def _run(self) -> None:
         connection: Connection | None = None  # kept: to check one out costs as much as to use it
         while (operation := self._queue.get()) is not None:
-            batch = [operation]
+            batch, last = [operation], False
             try:
                 connection = connection or self._engine.connect()
                 run_text(connection, "BEGIN IMMEDIATE")
@@ -92,8 +92,8 @@ class GroupCommitWriter:
             except BaseException as error:  # begin or commit failed: nothing of this is on disk
                 for operation in batch:
                     operation.error = error
-                last = False
-                connection = _discard(connection)
+                discard(connection)
+                connection = None
             self.num_commits += 1
             self.num_operations += len(batch)
             for operation in batch:
@@ -127,7 +127,7 @@ class GroupCommitWriter:
         run_text(connection, "RELEASE operation")
 
 
-def _discard(connection: Connection | None) -> None:
+def discard(connection: Connection | None) -> None:
     """Closes a connection on which something failed; the next operation opens another."""
     if connection is not None:
         connection.invalidate()

@@ -7,9 +7,10 @@ platform executes as usual. Both kinds share connections and transactions. Colum
 strings and integers, which need no conversion; anything else is refused when it is compiled.
 """
 
+import contextlib
 import functools
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,7 +51,8 @@ class Statement:
         compiled = self._for(connection)
         assert compiled.make_row is not None, "the statement returns no rows"
         cursor = self._run(connection, compiled, values)
-        row = cursor.fetchone()
+        with _as_known_errors(connection, compiled.text):
+            row = cursor.fetchone()
         cursor.close()  # an open one would hold its snapshot
         return None if row is None else compiled.make_row(row)
 
@@ -107,12 +109,19 @@ def run_text(connection: Connection, text: str, values: Any = ()) -> Any:
     """
     raw = connection.connection.driver_connection
     assert raw is not None
+    with _as_known_errors(connection, text):
+        return raw.execute(text, values)
+
+
+@contextlib.contextmanager
+def _as_known_errors(connection: Connection, text: str) -> Iterator[None]:
     kind = connection.dialect.loaded_dbapi.Error
     try:
-        return raw.execute(text, values)
+        yield
     except kind as error:
         if connection.dialect.is_disconnect(error, connection.connection, None):
             connection.invalidate(error)
+            connection.engine.dispose()  # the others of the pool have lost the server, too
         raise DBAPIError.instance(
             text, None, error, kind, hide_parameters=True, dialect=connection.dialect
         ) from error

@@ -16,6 +16,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import CancelledError as TicketCancelled
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
@@ -29,6 +30,7 @@ from rorqual.platform import (
     Place,
     QueueFull,
     Refused,
+    RequestClosed,
     Settlement,
     Ticket,
     TokenCounts,
@@ -161,13 +163,13 @@ class Generation:
         assert self._ticket is not None
         if self._submitted:
             return True
-        started = self._ticket.started
-        if not started.done():
-            await asyncio.wait((asyncio.wrap_future(started),), timeout=timeout_seconds)
-        if started.cancelled():
-            raise QueueFull("the request left the queue", 1.0)
-        if not started.done():
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await outcome_of(self._ticket.started)
+        except TimeoutError:
             return False
+        except TicketCancelled:
+            raise QueueFull("the request left the queue", 1.0) from None
         self._submit()
         return True
 
@@ -224,11 +226,12 @@ class Generation:
             self._name_ends(kept)
             if is_last and self.was_cut_off and not self._tally.num_handed:
                 error, kept = _too_late(), []
-            if kept and (self.commit is not None or not is_last):
+            if kept and (self.commit is not None or not is_last or error is not None):
                 await self._log(kept)
             if is_last and error is None:
                 self._outcome = "expired" if self.was_cut_off else "finished"
                 await self._settle()
+                self._check_bill()
             if kept:
                 yield kept
             if error is not None:
@@ -404,7 +407,16 @@ class Generation:
         if counts.total_tokens:
             self._measure(counts)
         if self._reserving is not None:
-            self.settlement = await self._charge(self._reserving, counts)
+            charging = self._charge(self._reserving, counts)
+            # Not even a second cancellation may leave a reservation behind that comes later.
+            late = not self._reserving.done()
+            self.settlement = await (asyncio.shield(charging) if late else charging)
+
+    def _check_bill(self) -> None:
+        """Raises RequestClosed if somebody else, who took this server for dead, was faster: what
+        is left was not billed, so it is not delivered."""
+        if self.settlement is not None and self.settlement.repeated:
+            raise RequestClosed(f"request {self.request_id} was settled; deliver no more")
 
     async def _charge(self, reserving: Future[Any], counts: TokenCounts) -> Settlement | None:
         try:

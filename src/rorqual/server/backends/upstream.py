@@ -32,6 +32,7 @@ _CONNECT_SECONDS: Final = 5.0
 _SILENCE_SECONDS: Final = 300.0
 _FRAME_TOKENS: Final = 64  # what a template may print around messages, generously
 _MESSAGE_TOKENS: Final = 16
+_STRANGE: Final = (ValueError, TypeError, KeyError, AttributeError)  # events of another form
 _TRIED_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -167,7 +168,7 @@ class UpstreamBackend:
             error = failed.error
         except asyncio.CancelledError:
             found.cancel()
-        if not found.ends and error is None:
+        if not found.is_whole and error is None:
             error = EngineError("the upstream ended its answer without a finish_reason")
         if error is not None:
             on_chunks([Chunk(0, finish="error", error=error)])
@@ -186,7 +187,7 @@ class UpstreamBackend:
                 self._last_error = str(failed)
                 if found.has_begun or not failed.again or attempt == self._watch.attempts:
                     raise
-            except (OSError, ValueError) as error:  # gone, or not what it says it is
+            except (OSError, *_STRANGE) as error:  # gone, or not what it says it is
                 self._last_error = f"{type(error).__name__}: {error}"
                 if found.has_begun or attempt == self._watch.attempts:
                     text = f"the upstream failed ({type(error).__name__}); try again"
@@ -201,7 +202,7 @@ class UpstreamBackend:
                 raise await _refusal(answer)
             async for data in answer.events():
                 found.take(json.loads(data))
-            if not found.ends and not answer.is_done:
+            if not found.is_whole and not answer.is_done:
                 text = "the upstream ended its answer in the middle; try again"
                 raise _Failed(EngineError(text), again=True)
 
@@ -219,6 +220,11 @@ class _Found:
         self._num_choices = prepared.request.sampling.get("n", 1)
         self._counts = dict.fromkeys(range(self._num_choices), 0)
         self._reasoning = dict.fromkeys(range(self._num_choices), 0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every choice has ended."""
+        return len({chunk.index for chunk in self.ends}) >= self._num_choices
 
     def take(self, event: Mapping[str, Any]) -> None:
         """One event of the stream."""
