@@ -19,6 +19,7 @@ from tests.server.served import Served
 
 DEADLINE_SECONDS = 20
 MAX_RUNNING = 8
+MOST_CONNECTIONS = 200
 LIMITS = f"""mode = "local"
 [admission]
 max_running = {MAX_RUNNING}
@@ -114,12 +115,15 @@ async def at_peak(port: int, seconds: float, tokens: int) -> Outcome:
 
 
 async def flooded(port: int, requests_per_second: float, seconds: float, tokens: int) -> Outcome:
-    """Requests at a rate of their own."""
+    """Requests at a rate of their own, of at most MOST_CONNECTIONS clients: the server cuts off an
+    address that opens more, and a quick machine's clients would."""
     outcome, began, num_sent = Outcome(), time.monotonic(), 0
     clients, asking = Clients(port, outcome, tokens), set[asyncio.Task[int]]()
     while (elapsed := time.monotonic() - began) < seconds:
         due = int(elapsed * requests_per_second) - num_sent
         for _ in range(due):
+            if len(asking) >= MOST_CONNECTIONS:
+                break
             task = asyncio.create_task(clients.ask())
             asking.add(task)
             task.add_done_callback(asking.discard)
