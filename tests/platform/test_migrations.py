@@ -19,7 +19,7 @@ from rorqual.platform import Busy, Platform, group_commit
 from rorqual.platform.database import Database
 from rorqual.platform.migrate import migrate
 from rorqual.platform.tables import metadata
-from tests.platform.conftest import OpenPlatform, server_config
+from tests.platform.conftest import OpenPlatform, Postgres, server_config
 
 
 def test_migrated_schema_is_the_declared_one(platform: Platform) -> None:
@@ -99,6 +99,31 @@ def test_a_commit_that_fails_at_the_end_does_not_keep_the_server(
     assert not closing.is_alive()
     with pytest.raises(Busy, match="disk is full"):
         future.result(1)
+
+
+def test_a_lost_server_costs_one_operation_not_one_a_connection(postgres: Postgres) -> None:
+    platform = Platform.open(server_config(postgres.new_schema()))
+    together = threading.Barrier(4)
+
+    def backend(connection: Connection) -> int:
+        together.wait(10)
+        return connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
+    pids = {one.result() for one in [platform.database.submit(backend) for _ in range(4)]}
+    assert len(pids) == 4
+    other = Platform.open(server_config(postgres.new_schema()))
+    end = text("SELECT pg_terminate_backend(:pid)")
+    for pid in pids:
+        other.database.write(lambda c, pid=pid: c.execute(end, {"pid": pid}).scalar_one())
+    failed = 0
+    for _ in range(8):
+        try:
+            platform.prices.current("whale")
+        except Busy:
+            failed += 1
+    assert failed == 1
+    other.close()
+    platform.close()
 
 
 def test_operations_share_commits(tmp_path: Path) -> None:

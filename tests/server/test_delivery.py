@@ -15,15 +15,19 @@ from sqlalchemy import select
 from starlette.types import ASGIApp
 
 from rorqual.config.server import ServerConfig
+from rorqual.errors import EngineError
 from rorqual.platform import Busy, Platform
 from rorqual.platform.tables import generations
 from rorqual.server import Models, Services, create_app
+from rorqual.server.backends import Chunk
+from rorqual.server.backends.base import TokenLogprob
 from rorqual.server.logs import RequestLog
 from rorqual.tokenizer import Tokenizer
 from tests.server.conftest import MODEL, PRICES, scripted_backend
 from tests.server.scripted import ScriptRunner
 
 FLUSH_TOKENS = 8
+_LOGPROB = TokenLogprob(None, "The", b"The", 0.0, ())
 BODY = {"prompt": "Hi", "max_tokens": 120, "ignore_eos": True, "stream": True, "logprobs": 0}
 
 
@@ -161,6 +165,53 @@ def test_a_backend_that_fails_to_cancel_keeps_neither_place_nor_money(
     assert services.platform.admission.stats().num_running == 0
     outcome, tokens = billed(services, tmp_path)
     assert outcome == "cancelled" and tokens >= 20
+
+
+def test_what_another_server_settled_is_not_delivered(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took this one for dead; the rest of the answer is on nobody's bill."""
+    services = services_of(tokenizer, tmp_path)
+    ledger = services.platform.ledger
+    settle = ledger.submit_settle
+
+    def settle_late(request_id: str, *given: Any, **named: Any) -> "Future[Any]":
+        ledger.settle(request_id, outcome="interrupted")
+        return settle(request_id, *given, **named)
+
+    monkeypatch.setattr(ledger, "submit_settle", settle_late)
+    sent = asyncio.run(ask(services, lambda _: False))
+    outcome, tokens = billed(services, tmp_path)
+    assert outcome == "interrupted" and sum(sent) == tokens < 120
+
+
+def test_text_that_comes_with_a_failure_is_logged_before_it_is_sent(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, happened = services_of(tokenizer, tmp_path), list[str]()
+    last = [
+        Chunk(0, content="The whale", num_tokens=3, logprobs=[_LOGPROB] * 3),
+        Chunk(0, finish="error", error=EngineError("it broke")),
+    ]
+    backend, ledger = services.models.get(MODEL), services.platform.ledger
+    monkeypatch.setattr(backend, "submit", lambda _, on_chunks: on_chunks(last))
+    log, settle = ledger.submit_log, ledger.submit_settle
+    monkeypatch.setattr(
+        ledger, "submit_log", lambda *given: (happened.append("logged"), log(*given))[1]
+    )
+    monkeypatch.setattr(
+        ledger,
+        "submit_settle",
+        lambda *given, **named: (happened.append("settled"), settle(*given, **named))[1],
+    )
+
+    def look(sent: list[int]) -> bool:
+        happened.append("sends")
+        return False
+
+    assert asyncio.run(ask(services, look)) == [3]
+    assert happened[:2] == ["logged", "sends"] and happened.count("settled") == 1
+    assert billed(services, tmp_path) == ("failed", 3)
 
 
 def reserving_slowly(

@@ -407,10 +407,7 @@ class Generation:
         if counts.total_tokens:
             self._measure(counts)
         if self._reserving is not None:
-            charging = self._charge(self._reserving, counts)
-            # Not even a second cancellation may leave a reservation behind that comes later.
-            late = not self._reserving.done()
-            self.settlement = await (asyncio.shield(charging) if late else charging)
+            self.settlement = await asyncio.shield(self._charge(self._reserving, counts))
 
     def _check_bill(self) -> None:
         """Raises RequestClosed if somebody else, who took this server for dead, was faster: what

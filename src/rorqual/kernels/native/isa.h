@@ -15,7 +15,7 @@ enum Isa : int {
   kPortable = 0,
   kAvx2 = 1,
   kAvx512 = 2,
-  kAmx = 3,          // AVX-512 plus bf16 tiles; NOTE: the hardware path has not run yet
+  kAmx = 3,          // AVX-512 plus bf16 tiles
   kAmxEmulated = 4,  // the tile kernels on emulated tiles; for tests only
   kIsaCount = 5,
 };

@@ -1,5 +1,5 @@
 // fp32 and bf16 weights times fp32 rows, one panel at a time.
-#include "step_gemm.h"
+#include "step_tiles.h"
 #include "step_words.h"
 
 namespace rq::RQ_ISA {
@@ -100,16 +100,8 @@ RQ_INLINE void tile(const Matrix& m, const uint32_t* words, int width, const flo
 template <int rows>
 void panel_rows(const Matrix& m, const uint32_t* words, int width, const float* const* a,
                 Ahead ahead, float* out) {
-  switch (width / kWidth) {
-    case 1:
-      return tile<rows, 1>(m, words, width, a, ahead, out);
-    case 2:
-      return tile<rows, 2>(m, words, width, a, ahead, out);
-    case 3:
-      return tile<rows, 3>(m, words, width, a, ahead, out);
-    default:
-      return tile<rows, 4>(m, words, width, a, ahead, out);
-  }
+  with_vecs(width / kWidth,
+            [&](auto vecs) { tile<rows, decltype(vecs)::value>(m, words, width, a, ahead, out); });
 }
 #else
 // 16 registers of sums and operands: the fewer rows, the more columns at once.
@@ -144,20 +136,9 @@ void multiply_panel(const Matrix& m, int64_t panel, const Operand& operand, cons
   if (m.format == Format::kInt4) return multiply_panel_int4(m, panel, operand, rows, count, out);
   const uint32_t* words = m.words + m.panel_words(panel);
   const int width = m.width(panel);
-  switch (count) {
-    case 1:
-      return panel_rows<1>(m, words, width, a, ahead, out);
-    case 2:
-      return panel_rows<2>(m, words, width, a, ahead, out);
-    case 3:
-      return panel_rows<3>(m, words, width, a, ahead, out);
-    case 4:
-      return panel_rows<4>(m, words, width, a, ahead, out);
-    case 5:
-      return panel_rows<5>(m, words, width, a, ahead, out);
-    default:
-      return panel_rows<6>(m, words, width, a, ahead, out);
-  }
+  with_rows(count, [&](auto height) {
+    panel_rows<decltype(height)::value>(m, words, width, a, ahead, out);
+  });
 }
 
 }  // namespace rq::RQ_ISA

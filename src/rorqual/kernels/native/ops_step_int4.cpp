@@ -2,8 +2,7 @@
 // scaled and added group by group.
 //
 // Levels are unsigned and activations signed, which is what the byte products of x86 multiply.
-#include "step_gemm.h"
-#include "step_ints.h"
+#include "step_tiles.h"
 #include "step_words.h"
 
 namespace rq::RQ_ISA {
@@ -261,20 +260,7 @@ void multiply_panel_int4(const Matrix& m, int64_t panel, const Operand& operand,
     p.rows[i] = operand.bytes + rows[i] * operand.bytes_stride;
     p.groups_of[i] = reinterpret_cast<const ByteGroup*>(p.rows[i] + operand.groups_offset);
   }
-  switch (count) {
-    case 1:
-      return panel_rows<1>(p, out);
-    case 2:
-      return panel_rows<2>(p, out);
-    case 3:
-      return panel_rows<3>(p, out);
-    case 4:
-      return panel_rows<4>(p, out);
-    case 5:
-      return panel_rows<5>(p, out);
-    default:
-      return panel_rows<6>(p, out);
-  }
+  with_rows(count, [&](auto height) { panel_rows<decltype(height)::value>(p, out); });
 }
 
 }  // namespace rq::RQ_ISA

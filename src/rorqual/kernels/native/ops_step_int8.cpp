@@ -4,8 +4,7 @@
 // `Matrix::sums` takes 128 * sum_k weight away again. Elsewhere bytes are signed.
 // NOTE: the machine decides at run time (`has_vnni`): the AVX-512 copy is compiled without VNNI,
 // and the one instruction is written out.
-#include "step_gemm.h"
-#include "step_ints.h"
+#include "step_tiles.h"
 
 namespace rq::RQ_ISA {
 namespace {
@@ -55,33 +54,21 @@ void panel_signed(const Matrix& m, const uint32_t* words, int64_t column, int wi
 }
 
 #if defined(__AVX512F__)
+struct Bytes {
+  using Sum = __m512i;
+  RQ_INLINE Sum zero() { return zero_ints(); }
+  RQ_INLINE void add(Sum& sum, __m512i row, __m512i weights) {
+    // NOTE: as the intrinsic, g++ 12 keeps the sums in memory.
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(row), "v"(weights));
+  }
+};
+
 template <int rows, int vecs>
-void tile_vnni(const Matrix& m, const uint32_t* words, int64_t column, int width,
-               const uint8_t* const* a, const float* row_scales, Ahead ahead, float* out) {
-  __m512i sums[rows][vecs];
-#  pragma GCC unroll 6
-  for (int i = 0; i < rows; ++i) {
-#  pragma GCC unroll 4
-    for (int j = 0; j < vecs; ++j) sums[i][j] = zero_ints();
-  }
-  const int64_t deep = m.words_deep();
-  for (int64_t k = 0; k < deep; ++k, words += width) {
-    __m512i w[vecs];
-#  pragma GCC unroll 4
-    for (int j = 0; j < vecs; ++j) {
-      w[j] = load_ints(words + j * 16);
-      __builtin_prefetch(words + (j < 2 ? ahead.first : ahead.second) + j % 2 * 16);
-    }
-#  pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i) {
-      const __m512i four = _mm512_set1_epi32(load_word(a[i] + 4 * k));
-#  pragma GCC unroll 4
-      for (int j = 0; j < vecs; ++j) {
-        // NOTE: as the intrinsic, g++ 12 keeps the sums in memory.
-        __asm__("vpdpbusd %2, %1, %0" : "+v"(sums[i][j]) : "v"(four), "v"(w[j]));
-      }
-    }
-  }
+RQ_NOINLINE void tile_vnni(const Matrix& m, const uint32_t* words, int64_t column, int width,
+                           const uint8_t* const* a, const float* row_scales, Ahead ahead,
+                           float* out) {
+  Bytes::Sum sums[rows][vecs];
+  multiply_words<Bytes>(m.words_deep(), words, width, a, ahead, sums);
 #  pragma GCC unroll 6
   for (int i = 0; i < rows; ++i) {
 #  pragma GCC unroll 4
@@ -92,21 +79,6 @@ void tile_vnni(const Matrix& m, const uint32_t* words, int64_t column, int width
     }
   }
 }
-
-template <int rows>
-void panel_vnni(const Matrix& m, const uint32_t* words, int64_t column, int width,
-                const uint8_t* const* a, const float* row_scales, Ahead ahead, float* out) {
-  switch (width / 16) {
-    case 1:
-      return tile_vnni<rows, 1>(m, words, column, width, a, row_scales, ahead, out);
-    case 2:
-      return tile_vnni<rows, 2>(m, words, column, width, a, row_scales, ahead, out);
-    case 3:
-      return tile_vnni<rows, 3>(m, words, column, width, a, row_scales, ahead, out);
-    default:
-      return tile_vnni<rows, 4>(m, words, column, width, a, row_scales, ahead, out);
-  }
-}
 #endif
 
 template <int rows>
@@ -114,7 +86,11 @@ void panel_any(const Matrix& m, const uint32_t* words, int64_t column, int width
                const uint8_t* const* a, const float* row_scales, [[maybe_unused]] Ahead ahead,
                float* out) {
 #if defined(__AVX512F__)
-  if (has_vnni()) return panel_vnni<rows>(m, words, column, width, a, row_scales, ahead, out);
+  if (has_vnni()) {
+    return with_vecs(width / 16, [&](auto vecs) {
+      tile_vnni<rows, decltype(vecs)::value>(m, words, column, width, a, row_scales, ahead, out);
+    });
+  }
 #endif
   panel_signed<rows>(m, words, column, width, a, row_scales, out);
 }
@@ -132,20 +108,9 @@ void multiply_panel_int8(const Matrix& m, int64_t panel, const Operand& operand,
   const int64_t column = panel * kPanelColumns;
   const uint32_t* words = m.words + m.panel_words(panel);
   const int width = m.width(panel);
-  switch (count) {
-    case 1:
-      return panel_any<1>(m, words, column, width, a, scales, ahead, out);
-    case 2:
-      return panel_any<2>(m, words, column, width, a, scales, ahead, out);
-    case 3:
-      return panel_any<3>(m, words, column, width, a, scales, ahead, out);
-    case 4:
-      return panel_any<4>(m, words, column, width, a, scales, ahead, out);
-    case 5:
-      return panel_any<5>(m, words, column, width, a, scales, ahead, out);
-    default:
-      return panel_any<6>(m, words, column, width, a, scales, ahead, out);
-  }
+  with_rows(count, [&](auto height) {
+    panel_any<decltype(height)::value>(m, words, column, width, a, scales, ahead, out);
+  });
 }
 
 float quantise_row(const float* row, int64_t count, bool offset, uint8_t* bytes) {

@@ -4,60 +4,32 @@
 // NOTE: the machine decides at run time (`has_bf16_pairs`): the AVX-512 copy is compiled without
 // the extension, and the one instruction is written out. It flushes denormals and rounds twice a
 // step; the order of k is that of every other path, whatever the number of rows.
-#include "step_gemm.h"
-#include "step_ints.h"
+#include "step_tiles.h"
 
 namespace rq::RQ_ISA {
 
 #if defined(__AVX512F__) && defined(RQ_BF16_PAIRS)
 namespace {
 
+struct Pairs {
+  using Sum = __m512;
+  RQ_INLINE Sum zero() { return _mm512_setzero_ps(); }
+  RQ_INLINE void add(Sum& sum, __m512i row, __m512i weights) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(row), "v"(weights));
+  }
+};
+
 template <int rows, int vecs>
-void tile(int64_t deep, const uint32_t* words, int width, const uint8_t* const* a, Ahead ahead,
-          float* out) {
-  __m512 sums[rows][vecs];
-#  pragma GCC unroll 6
-  for (int i = 0; i < rows; ++i) {
-#  pragma GCC unroll 4
-    for (int j = 0; j < vecs; ++j) sums[i][j] = _mm512_setzero_ps();
-  }
-  for (int64_t k = 0; k < deep; ++k, words += width) {
-    __m512i w[vecs];
-#  pragma GCC unroll 4
-    for (int j = 0; j < vecs; ++j) {
-      w[j] = load_ints(words + j * 16);
-      __builtin_prefetch(words + (j < 2 ? ahead.first : ahead.second) + j % 2 * 16);
-    }
-#  pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i) {
-      const __m512i pair = _mm512_set1_epi32(load_word(a[i] + 4 * k));
-#  pragma GCC unroll 4
-      for (int j = 0; j < vecs; ++j) {
-        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sums[i][j]) : "v"(pair), "v"(w[j]));
-      }
-    }
-  }
+RQ_NOINLINE void tile(int64_t deep, const uint32_t* words, int width, const uint8_t* const* a,
+                      Ahead ahead, float* out) {
+  Pairs::Sum sums[rows][vecs];
+  multiply_words<Pairs>(deep, words, width, a, ahead, sums);
 #  pragma GCC unroll 6
   for (int i = 0; i < rows; ++i) {
 #  pragma GCC unroll 4
     for (int j = 0; j < vecs; ++j) {
       _mm512_storeu_ps(out + i * kPanelColumns + j * 16, sums[i][j]);
     }
-  }
-}
-
-template <int rows>
-void panel_rows(int64_t deep, const uint32_t* words, int width, const uint8_t* const* a,
-                Ahead ahead, float* out) {
-  switch (width / 16) {
-    case 1:
-      return tile<rows, 1>(deep, words, width, a, ahead, out);
-    case 2:
-      return tile<rows, 2>(deep, words, width, a, ahead, out);
-    case 3:
-      return tile<rows, 3>(deep, words, width, a, ahead, out);
-    default:
-      return tile<rows, 4>(deep, words, width, a, ahead, out);
   }
 }
 
@@ -69,21 +41,12 @@ void multiply_panel_pairs(const Matrix& m, int64_t panel, const Operand& operand
   for (int i = 0; i < count; ++i) a[i] = operand.bytes + rows[i] * operand.bytes_stride;
   const uint32_t* words = m.words + m.panel_words(panel);
   const int width = m.width(panel);
-  const int64_t deep = m.words_deep();
-  switch (count) {
-    case 1:
-      return panel_rows<1>(deep, words, width, a, ahead, out);
-    case 2:
-      return panel_rows<2>(deep, words, width, a, ahead, out);
-    case 3:
-      return panel_rows<3>(deep, words, width, a, ahead, out);
-    case 4:
-      return panel_rows<4>(deep, words, width, a, ahead, out);
-    case 5:
-      return panel_rows<5>(deep, words, width, a, ahead, out);
-    default:
-      return panel_rows<6>(deep, words, width, a, ahead, out);
-  }
+  with_rows(count, [&](auto height) {
+    with_vecs(width / 16, [&](auto vecs) {
+      tile<decltype(height)::value, decltype(vecs)::value>(m.words_deep(), words, width, a, ahead,
+                                                           out);
+    });
+  });
 }
 #else
 void multiply_panel_pairs(const Matrix&, int64_t, const Operand&, const int64_t*, int, Ahead,
