@@ -87,8 +87,7 @@ class Client:
 
 def main() -> None:
     url, world_path, seed, num_threads, num_requests, synchronous = sys.argv[1:]
-    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON")
-    database.SQLITE_PRAGMAS = pragmas  # type: ignore[misc]
+    database.SYNCHRONOUS = {True: synchronous, False: "NORMAL"}  # type: ignore[misc]
     platform = Platform.open(server_config(url, metering=METERING))
     users = [user.id for user in platform.accounts.page()]
     world = os.open(world_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

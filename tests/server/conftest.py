@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import uvicorn
 
 from rorqual.config.server import ServerConfig
-from rorqual.platform import Platform
+from rorqual.platform import Balance, Platform
 from rorqual.server import Models, Services, create_app
 from rorqual.server.backends import Backend, EngineBackend, ModelInfo, ThreadLink
 from rorqual.server.logs import RequestLog
@@ -47,6 +48,15 @@ class Running:
     @property
     def platform(self) -> Platform:
         return self.services.platform
+
+    def settled(self, user_id: str) -> Balance:
+        """The account's balance once nothing is reserved any more, or after a while."""
+        until = time.monotonic() + 20
+        while (balance := self.platform.ledger.balance(user_id)).reserved_nano:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.02)
+        return balance
 
     def stop(self) -> None:
         self.server.should_exit = True

@@ -36,6 +36,7 @@ def services_of(
     folder: Path,
     flush_seconds: float = 0.01,
     pause: Callable[[], None] = lambda: None,
+    admission: dict[str, int] | None = None,
 ) -> Services:
     config = ServerConfig.model_validate(
         {
@@ -43,6 +44,7 @@ def services_of(
             "database": {"url": f"sqlite:///{folder / 'a.db'}"},
             "prices": PRICES,
             "metering": {"flush_tokens": FLUSH_TOKENS, "flush_seconds": flush_seconds},
+            "admission": admission or {},
         }
     )
     backend = scripted_backend(tokenizer, ScriptRunner(tokenizer, {}, pause=pause))
@@ -235,13 +237,13 @@ def reserving_slowly(
     monkeypatch.setattr(services.platform.ledger, "submit_reserve", slow)
 
 
-def test_nothing_starts_before_the_reservation_is_on_disk(
+def test_nothing_starts_before_the_reservation_is_made(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services, happened = services_of(tokenizer, tmp_path), list[str]()
 
     def end(late: "Future[Any]") -> None:
-        happened.append("synced")
+        happened.append("reserved")
         late.set_result(None)
 
     reserving_slowly(services, monkeypatch, end)
@@ -257,11 +259,11 @@ def test_nothing_starts_before_the_reservation_is_on_disk(
         lambda *given: (happened.append("logged"), log(*given))[1],
     )
     sent = asyncio.run(ask(services, lambda _: False))
-    assert happened[:3] == ["synced", "started", "logged"]
+    assert happened[:3] == ["reserved", "started", "logged"]
     assert sum(sent) == 120 and billed(services, tmp_path) == ("finished", 120)
 
 
-def test_a_reservation_that_never_reaches_the_disk_delivers_and_charges_nothing(
+def test_a_reservation_that_fails_delivers_and_charges_nothing(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services, settled = services_of(tokenizer, tmp_path), list[Any]()
@@ -272,7 +274,7 @@ def test_a_reservation_that_never_reaches_the_disk_delivers_and_charges_nothing(
     assert services.platform.admission.stats().num_running == 0
 
 
-def test_a_reader_who_leaves_before_the_sync_is_settled_with_nothing(
+def test_a_reader_who_leaves_before_the_reservation_is_settled_with_nothing(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = services_of(tokenizer, tmp_path)
@@ -280,3 +282,51 @@ def test_a_reader_who_leaves_before_the_sync_is_settled_with_nothing(
     assert sum(asyncio.run(ask(services, lambda _: True))) <= FLUSH_TOKENS
     outcome, tokens = billed(services, tmp_path)
     assert outcome == "cancelled" and tokens <= FLUSH_TOKENS
+
+
+def test_the_next_starts_while_the_books_of_the_last_are_still_open(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One place: the second request is generated while the first waits for its settlement."""
+    services = services_of(tokenizer, tmp_path, admission={"max_running": 1})
+    backend, ledger = services.models.get(MODEL), services.platform.ledger
+    submitted = asyncio.Event()
+    submit, settle = backend.submit, ledger.submit_settle
+    num_submitted = 0
+
+    def counted(*given: Any) -> None:
+        nonlocal num_submitted
+        num_submitted += 1
+        if num_submitted == 2:
+            submitted.set()
+        submit(*given)
+
+    def settle_later(*given: Any, **named: Any) -> "Future[Any]":
+        late: Future[Any] = Future()
+        loop = asyncio.get_running_loop()
+
+        async def wait() -> None:
+            await asyncio.wait_for(submitted.wait(), 20)
+            real = await asyncio.wrap_future(settle(*given, **named))
+            late.set_result(real)
+
+        waiting.append(loop.create_task(wait()))
+        return late
+
+    waiting: list[asyncio.Task[None]] = []
+    monkeypatch.setattr(backend, "submit", counted)
+    monkeypatch.setattr(ledger, "submit_settle", settle_later)
+
+    async def both() -> list[list[int]]:
+        key = make_key(services)
+        await services.start()
+        try:
+            app = create_app(services)
+            return list(
+                await asyncio.gather(*(exchange(app, key, lambda _: False) for _ in range(2)))
+            )
+        finally:
+            await services.stop()
+
+    assert [sum(sent) for sent in asyncio.run(both())] == [120, 120]
+    assert services.platform.admission.stats().num_running == 0

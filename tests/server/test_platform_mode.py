@@ -135,12 +135,7 @@ def test_a_client_that_leaves_pays_for_what_it_got(money_server: Running) -> Non
         ) as answer,
     ):
         next(answer.iter_lines())
-    deadline = threading.Event()
-    for _ in range(100):
-        if not server.platform.admission.stats().num_running:
-            break
-        deadline.wait(0.05)
-    balance = server.platform.ledger.balance(user_id)
+    balance = server.settled(user_id)
     assert balance.reserved_nano == 0 and balance.available_nano < UNIT
     assert server.platform.usage.audit() == []
 

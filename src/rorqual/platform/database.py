@@ -3,7 +3,8 @@
 An operation is a function of a connection that may be run again from the start (PostgreSQL may ask
 for that after a deadlock); it computes and writes, and touches nothing else. When `write` returns,
 the operation is on disk: SQLite runs in WAL mode with synchronous=FULL, PostgreSQL with its default
-synchronous commit.
+synchronous commit. With synced=False it is only committed: a kill of ours cannot lose it, a power
+cut can, unless something synced was committed after it.
 """
 
 import os
@@ -19,13 +20,14 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from rorqual.config.server import DatabaseConfig
 from rorqual.errors import ConfigError
-from rorqual.platform.group_commit import GroupCommitWriter, discard, named_failure
+from rorqual.platform.group_commit import SYNCHRONOUS, GroupCommitWriter, discard, named_failure
 from rorqual.platform.statements import Statement, run_text
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
 
 SQLITE_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+_LEAVE_TO_LATER: Final = "SET LOCAL synchronous_commit TO off"  # PostgreSQL
 _RETRIED_STATES: Final = {"40001", "40P01"}  # serialization failure, deadlock
 _ATTEMPTS: Final = 5
 
@@ -39,7 +41,9 @@ class Database:
         self._reader = _make_engine(self.url, config, readonly=True)
         if self.is_sqlite:
             self._engine = _make_engine(self.url, config, readonly=False)
-            self._writer = GroupCommitWriter(self._engine, config.max_commit_operations)
+            self._writer = GroupCommitWriter(
+                self._engine, config.max_commit_operations, SYNCHRONOUS
+            )
         else:
             self._engine = self._reader
             self._pool = ThreadPoolExecutor(config.max_connections, "rorqual-database")
@@ -48,17 +52,18 @@ class Database:
         self._close_once = threading.Lock()
         self._closed = False
 
-    def submit(self, operation: Operation[T]) -> "Future[T]":
-        """Starts an operation; the future resolves once it is committed and synced."""
+    def submit(self, operation: Operation[T], *, synced: bool = True) -> "Future[T]":
+        """Starts an operation; the future resolves once it is committed, and synced if wanted."""
         if self.is_sqlite:
-            return self._writer.submit(operation)
-        return self._pool.submit(self._write_directly, operation)
+            return self._writer.submit(operation, synced=synced)
+        return self._pool.submit(self._write_directly, operation, synced)
 
-    def write(self, operation: Operation[T]) -> T:
-        """Runs an operation in a transaction; returns once it is committed and synced."""
+    def write(self, operation: Operation[T], *, synced: bool = True) -> T:
+        """Runs an operation in a transaction; returns once it is committed, and synced if
+        wanted."""
         if self.is_sqlite:
-            return self._writer.submit(operation).result()
-        return self._write_directly(operation)
+            return self._writer.submit(operation, synced=synced).result()
+        return self._write_directly(operation, synced)
 
     def read(self, operation: Operation[T]) -> T:
         """Runs an operation that only reads, on one consistent snapshot."""
@@ -116,10 +121,12 @@ class Database:
         self._engine.dispose()
         self._reader.dispose()
 
-    def _write_directly(self, operation: Operation[T]) -> T:
+    def _write_directly(self, operation: Operation[T], synced: bool) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._engine.begin() as connection:
+                    if not synced:
+                        run_text(connection, _LEAVE_TO_LATER)
                     return operation(connection)
             except DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)

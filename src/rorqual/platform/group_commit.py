@@ -2,16 +2,19 @@
 
 SQLite has one writer at a time, and a commit that survives power loss costs an fsync. So callers
 hand their operation to one thread, which runs whatever has gathered while the last commit was being
-synced, each inside a savepoint (a failing one takes back only itself), and commits them together.
-A caller gets its answer after the commit, never before.
+synced (a failing one takes back only itself) and commits them together. A caller gets its answer
+after the commit, never before.
+
+An operation may be content with a commit that is not synced: it holds when the process dies, and a
+power cut may take it back until the next synced commit, which carries all before it.
 """
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
@@ -20,6 +23,7 @@ from rorqual.platform.errors import Busy
 from rorqual.platform.statements import run_text
 
 T = TypeVar("T")
+SYNCHRONOUS: Final = {True: "FULL", False: "NORMAL"}  # SQLite's words, by whether it is synced
 
 
 def named_failure(error: BaseException) -> BaseException:
@@ -36,6 +40,7 @@ def named_failure(error: BaseException) -> BaseException:
 class _Operation:
     run: Callable[[Connection], Any]
     future: Future[Any]
+    synced: bool
     result: Any = None
     error: BaseException | None = None
 
@@ -49,10 +54,14 @@ class _Operation:
 class GroupCommitWriter:
     """Runs operations of many threads in shared transactions, in the order they came."""
 
-    def __init__(self, engine: Engine, max_operations: int) -> None:
+    def __init__(
+        self, engine: Engine, max_operations: int, levels: Mapping[bool, str] = SYNCHRONOUS
+    ) -> None:
         self._engine = engine
+        self._levels = levels
         self._max_operations = max_operations
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        self._held: list[_Operation | None] = []  # taken from the queue, for the next batch
         self._lock = threading.Lock()
         self._closed = False
         self.num_commits = 0
@@ -60,14 +69,15 @@ class GroupCommitWriter:
         self._thread = threading.Thread(target=self._run, name="rorqual-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Callable[[Connection], T]) -> "Future[T]":
-        """The operation's result or error, once its transaction is on disk."""
+    def submit(self, run: Callable[[Connection], T], *, synced: bool) -> "Future[T]":
+        """The operation's result or error, once its transaction is committed, and on disk if
+        synced."""
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # a half-done transaction cannot be cancelled
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
-            self._queue.put(_Operation(run, future))
+            self._queue.put(_Operation(run, future, synced))
         return future
 
     def close(self) -> None:
@@ -80,48 +90,60 @@ class GroupCommitWriter:
 
     def _run(self) -> None:
         connection: Connection | None = None  # kept: to check one out costs as much as to use it
-        while (operation := self._queue.get()) is not None:
-            batch, last = [operation], False
+        level = None
+        while (first := self._held.pop() if self._held else self._queue.get()) is not None:
+            batch = [first]
             try:
-                connection = connection or self._engine.connect()
+                if connection is None:
+                    connection, level = self._engine.connect(), None
+                if level != self._levels[first.synced]:
+                    level = self._levels[first.synced]
+                    run_text(connection, f"PRAGMA synchronous={level}")
                 run_text(connection, "BEGIN IMMEDIATE")
-                last = self._run_batch(connection, batch)
+                self._run_batch(connection, batch)
                 run_text(connection, "COMMIT")
                 if connection.in_transaction():  # SQLAlchemy's own notion of it
                     connection.commit()
             except BaseException as error:  # begin or commit failed: nothing of this is on disk
                 for operation in batch:
-                    operation.error = error
+                    operation.error = operation.error or error
                 discard(connection)
                 connection = None
             self.num_commits += 1
             self.num_operations += len(batch)
             for operation in batch:
                 operation.deliver()
-            if last:
-                break
         if connection is not None:
             connection.close()
 
-    def _run_batch(self, connection: Connection, batch: list[_Operation]) -> bool:
-        """Runs the first and what else has gathered; True if the end of the queue was seen."""
-        self._run_one(connection, batch[0])
+    def _run_batch(self, connection: Connection, batch: list[_Operation]) -> None:
+        """Runs the first and adds what else has gathered, but no synced one to an unsynced."""
+        self._run_first(connection, batch[0])
         while len(batch) < self._max_operations:
             try:
                 operation = self._queue.get_nowait()
             except queue.Empty:
-                return False
-            if operation is None:
-                return True
+                return
+            if operation is None or (operation.synced and not batch[0].synced):
+                self._held.append(operation)
+                return
             batch.append(operation)
-            self._run_one(connection, operation)
-        return False
+            self._run_more(connection, operation)
 
-    def _run_one(self, connection: Connection, operation: _Operation) -> None:
-        run_text(connection, "SAVEPOINT operation")
+    def _run_first(self, connection: Connection, operation: _Operation) -> None:
+        """The only one in its transaction so far: what takes it back is the whole transaction."""
         try:
             operation.result = operation.run(connection)
         except Exception as error:  # handed to the caller, who waits for it
+            operation.error = error
+            run_text(connection, "ROLLBACK")
+            run_text(connection, "BEGIN IMMEDIATE")
+
+    def _run_more(self, connection: Connection, operation: _Operation) -> None:
+        run_text(connection, "SAVEPOINT operation")
+        try:
+            operation.result = operation.run(connection)
+        except Exception as error:
             operation.error = error
             run_text(connection, "ROLLBACK TO operation")
         run_text(connection, "RELEASE operation")

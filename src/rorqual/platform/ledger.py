@@ -3,8 +3,10 @@
 A request goes through `reserve` (its worst cost leaves the balance, or it is refused), any number
 of `log` (the counts so far are on disk before the tokens they count are delivered) and one `settle`
 (the reservation comes back, the logged tokens are charged). Each is one transaction and may be
-repeated without harm. A server that dies between them leaves an open request, which `sweep` settles
-from its log: so delivered <= billed <= delivered + one flush.
+repeated without harm. A reservation is not synced by itself: the first log or settlement syncs all
+that was committed before it, and until then there is nothing to bill. A server that dies between
+them leaves an open request, which `sweep` settles from its log: so delivered <= billed <= delivered
++ one flush.
 
 Balances cannot go below zero: the debit is conditional (`... WHERE balance_nano >= :worst`), a log
 beyond the reservation is refused, and the schema checks it once more.
@@ -77,7 +79,10 @@ class Ledger:
         expires_in_seconds: float = 3600.0,
     ) -> Reservation:
         """Takes the worst cost out of the balance and the key's cap, or raises
-        InsufficientBalance. A request that is still open after expires_in_seconds is settled."""
+        InsufficientBalance. A request that is still open after expires_in_seconds is settled.
+
+        A power cut may take it back as long as nothing was logged: then nothing was delivered.
+        """
         operation = self._reserve_operation(
             request_id,
             user_id,
@@ -87,7 +92,7 @@ class Ledger:
             key_id=key_id,
             expires_in_seconds=expires_in_seconds,
         )
-        return self._database.write(operation)
+        return self._database.write(operation, synced=False)
 
     def submit_reserve(
         self,
@@ -110,7 +115,7 @@ class Ledger:
             key_id=key_id,
             expires_in_seconds=expires_in_seconds,
         )
-        return self._database.submit(operation)
+        return self._database.submit(operation, synced=False)
 
     def log(self, request_id: str, counts: TokenCounts) -> None:
         """Commits the request's counts so far (totals, not increments). Deliver afterwards.

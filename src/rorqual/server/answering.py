@@ -109,8 +109,7 @@ class Answering:
         if self._before_end is not None:
             await self._before_end(generation.usage)
         last = writer.begin() if first else last
-        await self._send(send, last + writer.end(generation.usage))
-        await self._finish(send)
+        await self._send(send, last + writer.end(generation.usage), is_last=True)
 
     async def _answer_whole(self, send: Send) -> None:
         generation = self._generation
@@ -125,19 +124,19 @@ class Answering:
         body = to_json(self._writer.whole(generation.usage)).encode("utf-8", "replace")
         if not self._begun:
             self._headers["content-length"] = str(len(body))
-        await self._send(send, body)
-        await self._finish(send)
+        await self._send(send, body, is_last=True)
 
     async def _fail(self, send: Send, error: RorqualError) -> None:
         dialect = self._writer.dialect
         body = error_body(error, dialect, status_of(error, dialect))
         with contextlib.suppress(_ReaderGone):
             await self._send(
-                send, self._writer.fail(body) if self._stream else to_json(body).encode()
+                send,
+                self._writer.fail(body) if self._stream else to_json(body).encode(),
+                is_last=True,
             )
-            await self._finish(send)
 
-    async def _send(self, send: Send, body: bytes) -> None:
+    async def _send(self, send: Send, body: bytes, *, is_last: bool = False) -> None:
         if not self._begun:
             self._begun = True
             kind = "text/event-stream; charset=utf-8" if self._stream else "application/json"
@@ -154,12 +153,9 @@ class Answering:
                 "headers": raw_headers(headers),
             }
             await send(start)
-        if body:
-            await self._bounded(send, {"type": "http.response.body", "body": body,
-                                       "more_body": True})  # fmt: skip
-
-    async def _finish(self, send: Send) -> None:
-        await self._bounded(send, {"type": "http.response.body", "body": b"", "more_body": False})
+        if body or is_last:
+            message = {"type": "http.response.body", "body": body, "more_body": not is_last}
+            await self._bounded(send, message)
 
     async def _bounded(self, send: Send, message: Message) -> None:
         """Waits for a slow reader; one that takes nothing is cut off by its connection.

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Router
-from starlette.types import ASGIApp
 
 from rorqual.server.app.account_api import AccountApi
 from rorqual.server.app.conversation_api import ConversationApi
@@ -18,6 +17,7 @@ from rorqual.server.app.money_api import MoneyApi
 from rorqual.server.app.pages import Pages
 from rorqual.server.app.run_keeper import RunKeeper
 from rorqual.server.app.tutor_api import TutorApi
+from rorqual.server.door import Door
 from rorqual.server.endpoints import Endpoint, openapi_document
 from rorqual.server.guard import Guard
 from rorqual.server.health import Health
@@ -31,7 +31,7 @@ from rorqual.server.wire_api import WireApi
 _LAG_SECONDS = 0.5
 
 
-def create_app(services: Services, pairing: Pairing | None = None) -> ASGIApp:
+def create_app(services: Services, pairing: Pairing | None = None) -> Guard:
     """The server as an ASGI application. Its lifespan starts and stops engines and platform."""
     keeper = RunKeeper(services)
     endpoints = public_endpoints(services, keeper)
@@ -57,8 +57,10 @@ def create_app(services: Services, pairing: Pairing | None = None) -> ASGIApp:
             await keeper.drain(services.config.http.drain_seconds)
             await services.stop()
 
+    door = Door(services, [point.path for point in endpoints if point.generates])
     # A bare router: errors are the guard's, which knows each format's shape.
-    return Guard(Router(routes, lifespan=lifespan, redirect_slashes=False), services)
+    router = Router(routes, lifespan=lifespan, redirect_slashes=False)
+    return Guard(router, services, door=door)
 
 
 def public_endpoints(services: Services, keeper: RunKeeper) -> list[Endpoint]:

@@ -41,7 +41,10 @@ _ALWAYS: Final = (400, 401, 403, 405, 413, 415, 421, 429, 500, 503)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one path. body: what it reads; query: its parameters, with their types."""
+    """One method of one path. body: what it reads; query: its parameters, with their types.
+
+    generates: it answers with what a model writes, so it takes a place in the queue.
+    """
 
     method: str
     path: str
@@ -53,6 +56,7 @@ class Endpoint:
     errors: tuple[int, ...] = ()
     query: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     needs_key: bool = True
+    generates: bool = False
 
     def route(self) -> Route:
         """For Starlette. The template of the path is noted for logs and metrics."""

@@ -1,11 +1,14 @@
 """One request from admission to its bill: the only way to the backends.
 
-    prepare (count, check) -> admission.enter -> ledger.reserve -> wait for the turn -> submit
-    -> chunks, each handed on after its tokens are committed -> settle -> admission.finish
+    prepare (count, check) -> admission.enter -> ledger.reserve -> the turn comes: submit
+    -> chunks, each handed on after its tokens are committed -> settle
 
 In local mode nothing is billed and the ledger is left out; admission stays. Whoever opens a
 `Generation` closes it, which cancels what still runs, settles what was delivered and frees the
 place, whatever happened.
+
+The engine never waits for a reader: when the last token has come the place is free, and the next
+request is submitted by the event that says so, before anybody is told.
 
 A request has one deadline, from its arrival to its last token. In the queue, or before the first
 token, it ends with DeadlineExceeded and costs nothing; later its answer ends as too long ones do,
@@ -13,9 +16,10 @@ and the books call it `expired`.
 """
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import CancelledError as TicketCancelled
 from concurrent.futures import Future
 from dataclasses import replace
@@ -44,6 +48,7 @@ _MAX_PENDING_CHUNKS: Final = 4096  # of a reader that takes nothing; then the re
 _MARGIN_SECONDS: Final = 60.0
 _LOADING_SECONDS: Final = 120.0  # that a local request waits for its model
 _LOOK_SECONDS: Final = 0.05
+_PIECE_SECONDS: Final = 0.02  # between two pieces of a stream: faster than that nobody reads
 _CANCEL_SECONDS: Final = 5.0  # for a backend to say what a cancelled request has used
 Outcome = Literal["finished", "expired", "cancelled", "failed"]
 Commit = Callable[[list[Chunk], TokenCounts | None], Awaitable[None]]
@@ -75,7 +80,8 @@ class Generation:
         self._arrived = asyncio.Event()
         self._pending: list[Chunk] = []
         self._pending_tokens = 0
-        self._wake_tokens = 0  # the reader is not woken for fewer
+        self._wake_tokens: float = 0  # the reader is not woken for fewer
+        self._gathered_seconds = 0.0
         self._generated_tokens = 0
         self._open = {p * self._n + i for p in range(len(prepared)) for i in range(self._n)}
         self._logged = TokenCounts()
@@ -136,9 +142,26 @@ class Generation:
             max_wait_seconds=left,
         )
         self._ticket = services.platform.admission.enter(job)
-        if services.is_local:
-            return
-        await self._reserve(left)
+        if not services.is_local:
+            await self._reserve(left)
+        loop = asyncio.get_running_loop()
+
+        def start(_: Future[None]) -> None:
+            try:
+                here = asyncio.get_running_loop() is loop
+            except RuntimeError:
+                here = False
+            if here:
+                self._submit_once()
+                return
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._submit_once)
+
+        started = self._ticket.started
+        if started.done():
+            self._submit_once()
+        else:
+            started.add_done_callback(start)
 
     async def _reserve(self, left_seconds: float) -> None:
         """Takes the worst cost out of the balance, or raises what is wrong with that."""
@@ -160,17 +183,17 @@ class Generation:
 
         Raises a Refused when its deadline passed in the queue.
         """
-        assert self._ticket is not None
         if self._submitted:
             return True
+        assert self._ticket is not None
         try:
             async with asyncio.timeout(timeout_seconds):
                 await outcome_of(self._ticket.started)
         except TimeoutError:
-            return False
+            return self._submitted
         except TicketCancelled:
             raise QueueFull("the request left the queue", 1.0) from None
-        self._submit()
+        self._submit_once()
         return True
 
     @property
@@ -179,7 +202,11 @@ class Generation:
         assert self._ticket is not None
         return self._services.platform.admission.place(self._ticket)
 
-    def _submit(self) -> None:
+    def _submit_once(self) -> None:
+        """Hands it to the backend, if its turn has come and nobody has given it up."""
+        ticket = self._ticket
+        if self._submitted or ticket is None or ticket.started.exception() is not None:
+            return
         self._submitted = True
         self.started_seconds = time.monotonic()
         waited = self.started_seconds - self.opened_seconds
@@ -201,6 +228,8 @@ class Generation:
             if chunk.finish is not None:
                 ended = range(offset, offset + self._n) if whole else (chunk.index,)
                 self._open.difference_update(ended)
+        if not self._open:
+            self._leave()
         if len(self._pending) > _MAX_PENDING_CHUNKS:
             self.cancel()
         if self._pending_tokens >= self._wake_tokens or not self._open:
@@ -221,7 +250,7 @@ class Generation:
             chunks = self._next_batch()
             is_last = not self._open and not self._pending  # else more may come meanwhile
             error = next((chunk.error for chunk in chunks if chunk.error is not None), None)
-            kept = [chunk for chunk in chunks if chunk.error is None]
+            kept = _joined(chunk for chunk in chunks if chunk.error is None)
             self._count(kept)
             self._name_ends(kept)
             if is_last and self.was_cut_off and not self._tally.num_handed:
@@ -253,7 +282,8 @@ class Generation:
         return batch
 
     async def _gather(self, quiet_seconds: float) -> bool:
-        """Waits for chunks; when billed, for as many as share one commit well.
+        """Waits for chunks; when billed, for as many as share one commit well, else for as many
+        as come in a moment: what an event of its own costs each token, the engine would lack.
 
         False if nothing came for so long, and the deadline has not passed either.
         """
@@ -270,17 +300,24 @@ class Generation:
             self._is_late = True
             self._deadline = time.monotonic() + _CANCEL_SECONDS
             self.cancel()
-        if not self._logs or not self._logged.total_tokens:
-            return True
-        metering = self._services.config.metering
-        # At the next beat of a clock that all share: so one synced commit carries them all.
-        until = (time.monotonic() // metering.flush_seconds + 1) * metering.flush_seconds
-        self._wake_tokens = metering.flush_tokens
-        while self._open and self._pending_tokens < metering.flush_tokens:
+        if self._logged.total_tokens:  # the first goes at once
+            await self._gather_more()
+        self._gathered_seconds = time.monotonic()
+        return True
+
+    async def _gather_more(self) -> None:
+        most: float = math.inf
+        until = self._gathered_seconds + _PIECE_SECONDS
+        if self._logs:
+            metering = self._services.config.metering
+            most = metering.flush_tokens
+            # At the next beat of a clock that all share: so one synced commit carries them all.
+            until = (time.monotonic() // metering.flush_seconds + 1) * metering.flush_seconds
+        self._wake_tokens = most
+        while self._open and self._pending_tokens < most:
             if not await self._arrival(until - time.monotonic()):
                 break
         self._wake_tokens = 0
-        return True
 
     async def _arrival(self, seconds: float) -> bool:
         """Whether more chunks came within so many seconds."""
@@ -379,7 +416,7 @@ class Generation:
         if ticket is None:
             return
         if self._submitted:
-            used = self.prompt_tokens + max(self._generated_tokens, self._tally.num_handed)
+            used = self.prompt_tokens + self._generated_tokens
             self._services.platform.admission.finish(ticket, used)
         else:
             self._services.platform.admission.leave(ticket)
@@ -446,6 +483,17 @@ class Generation:
         elif isinstance(error, RorqualError) and not isinstance(error, CapacityError):
             self._outcome = "failed"
         await self.close()
+
+
+def _joined(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """What goes out together, in as few pieces as say the same."""
+    found: list[Chunk] = []
+    for chunk in chunks:
+        if found and found[-1].takes(chunk):
+            found[-1].take(chunk)
+        else:
+            found.append(chunk)
+    return found
 
 
 def _deadline(services: Services, asker: Asker, opened_seconds: float) -> float:

@@ -18,32 +18,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rorqual.errors import RequestError, RorqualError
 from rorqual.platform import Refused
+from rorqual.server.door import Door
 from rorqual.server.errors import Dialect
 from rorqual.server.identity import CHANGE_HEADER
 from rorqual.server.replies import error_reply
 from rorqual.server.services import Services
+from rorqual.server.source import dialect_of, source_of
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
-def dialect_of(path: str) -> Dialect:
-    """The format that a path's answers, errors too, are in."""
-    if path.startswith("/anthropic"):
-        return "anthropic"
-    if path.startswith("/v1"):
-        return "openai"
-    if path.startswith(("/chat", "/beta", "/completions", "/models", "/user")):
-        return "deepseek"
-    return "app"
-
-
 class Guard:
-    """Wraps the application."""
+    """Wraps the application. door: what its connections ask before they read a request, if any."""
 
-    def __init__(self, app: ASGIApp, services: Services, *, loopback_only: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        services: Services,
+        *,
+        door: Door | None = None,
+        loopback_only: bool = False,
+    ) -> None:
         self._app = app
+        self.door = door
         self._services = services
         config = services.config
         self._max_body_bytes = config.http.max_body_bytes
@@ -103,14 +102,9 @@ class Guard:
     ) -> None:
         """Where the request comes from, for whoever asks later."""
         client = scope.get("client")
-        address = client[0] if client else "unix"
-        secure = scope.get("scheme") == "https"
-        if address in self._proxies or (client is None and self._proxies):
-            parts = [part.strip() for part in headers.get("x-forwarded-for", "").split(",")]
-            known = [part for part in parts if part and part not in self._proxies]
-            address = known[-1] if known else address
-            secure = headers.get("x-forwarded-proto", "") == "https"
-        scope["rorqual.address"], scope["rorqual.secure"] = address, secure
+        address, secure = source_of(client[0] if client else None, headers, self._proxies)
+        scope["rorqual.address"] = address
+        scope["rorqual.secure"] = scope.get("scheme") == "https" if secure is None else secure
         scope["app"] = self  # so that the router raises what it refuses
         scope["rorqual.request_id"], scope["rorqual.dialect"] = request_id, dialect
 

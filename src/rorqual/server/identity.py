@@ -1,6 +1,7 @@
 """Who is asking: keys for the wire formats, session cookies for the app, nobody in local mode."""
 
 import hashlib
+from collections.abc import Mapping
 
 from starlette.requests import Request
 
@@ -11,7 +12,6 @@ from rorqual.server.services import Asker, Services
 COOKIE = "rorqual"
 SECURE_COOKIE = "__Host-rorqual"
 CHANGE_HEADER = "x-rorqual"
-_GENERATING = ("/completions", "/messages", "/responses")
 
 
 def address_of(request: Request) -> str:
@@ -20,20 +20,15 @@ def address_of(request: Request) -> str:
 
 
 async def asker_of(services: Services, request: Request) -> Asker:
-    """Whose key a request carries; in local mode the one user's.
-
-    A request for an answer that has no place anyway is refused here, before it is read.
-    """
+    """Whose key a request carries; in local mode the one user's."""
     address, deadline = address_of(request), wanted_seconds(request.headers)
     if services.is_local:
-        _check_room(services, request, services.local_user.id)
         return Asker(services.local_user, None, address, deadline)
-    key = _bearer(request) or request.headers.get("x-api-key")
+    key = key_in(request.headers)
     if key is None:
         raise NotAuthenticated(
             "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
         )
-    _check_room(services, request, services.known_keys.account_of(key))
     caller = await services.look_up(services.platform.keys.authenticate, key)
     services.known_keys.note(key, caller.user.id)
     return Asker(caller.user, caller.key, address, deadline)
@@ -82,14 +77,8 @@ def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
     return hashlib.blake2b(named, digest_size=16).digest()
 
 
-def _check_room(services: Services, request: Request, account_id: str | None) -> None:
-    """Raises what admission would say to any request of this account, if it is known."""
-    if account_id is None or not request.scope["path"].endswith(_GENERATING):
-        return
-    request.scope["rorqual.user_id"] = account_id
-    services.platform.admission.check(account_id, address_of(request))
-
-
-def _bearer(request: Request) -> str | None:
-    kind, _, key = request.headers.get("authorization", "").partition(" ")
-    return key.strip() if kind.lower() == "bearer" and key else None
+def key_in(headers: Mapping[str, str]) -> str | None:
+    """The API key that a request carries, in either of the usual places. Names are lower case."""
+    kind, _, key = headers.get("authorization", "").partition(" ")
+    bearer = key.strip() if kind.lower() == "bearer" and key else None
+    return bearer or headers.get("x-api-key")

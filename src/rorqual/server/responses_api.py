@@ -50,7 +50,7 @@ class ResponsesApi(WireHandlers):
         page = {"after": {"type": "string"}, "limit": limit, "order": order}
         return [
             Endpoint("POST", "/v1/responses", self.create, "Answer, and keep the answer.",
-                     RESPONSES_TABLE.body, errors=(402, 404)),
+                     RESPONSES_TABLE.body, errors=(402, 404), generates=True),
             Endpoint("GET", _ONE, self.get, "A response that was kept."),
             Endpoint("DELETE", _ONE, self.delete, "Deletes it."),
             Endpoint("GET", f"{_ONE}/input_items", self.input_items, "What was sent for it.",

@@ -19,6 +19,8 @@ from rorqual.config.http import HttpConfig
 from rorqual.config.server import ServerConfig
 from rorqual.errors import ConfigError
 from rorqual.platform.buckets import address_group
+from rorqual.server.door import Door
+from rorqual.server.guard import Guard
 from rorqual.server.services import Services
 
 _TCP_INFO_BYTES: Final = 128
@@ -26,13 +28,13 @@ _BYTES_ACKED_AT: Final = 120  # tcpi_bytes_acked in Linux' struct tcp_info
 _BYTES_ACKED: Final = struct.Struct("=Q")
 
 
-def uvicorn_config(app: ASGIApp, http: HttpConfig) -> uvicorn.Config:
+def uvicorn_config(app: Guard, http: HttpConfig) -> uvicorn.Config:
     """Settings of the public listener."""
     return uvicorn.Config(
         app,
         host=http.host,
         port=http.port,
-        http=bounded_protocol(http),
+        http=bounded_protocol(http, app.door),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -76,8 +78,8 @@ class WatchedReader(HttpToolsProtocol):
         self._reader_timer = self.loop.call_later(self.write_seconds, self._look_at_reader)
 
 
-def bounded_protocol(http: HttpConfig) -> type[HttpToolsProtocol]:
-    """A connection class that shares one count of connections per address."""
+def bounded_protocol(http: HttpConfig, door: Door | None) -> type[HttpToolsProtocol]:
+    """A connection class that shares one count of connections per address, and one door."""
     per_address: Counter[str] = Counter()
     # Behind a trusted proxy all connections come from it, and the proxy has caps of its own.
     uncounted = frozenset(http.trusted_proxies)
@@ -91,6 +93,7 @@ def bounded_protocol(http: HttpConfig) -> type[HttpToolsProtocol]:
         _group: str | None = None
         _header_bytes = 0
         _in_headers = True
+        _refusal: bytes | None = None  # sent when the request that it is for has come whole
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -134,12 +137,36 @@ def bounded_protocol(http: HttpConfig) -> type[HttpToolsProtocol]:
                 self.transport.abort()
                 return
             self._set_timer(http.body_seconds)
-            super().on_headers_complete()
+            self._refusal = self._at_the_door()
+            if self._refusal is None:
+                super().on_headers_complete()
+
+        def _at_the_door(self) -> bytes | None:
+            """The refusal, unless an answer is under way, or this is no plain HTTP/1.1 request."""
+            parser, cycle = self.parser, self.cycle
+            if door is None or parser is None or self.flow.write_paused:
+                return None
+            if cycle is not None and not cycle.response_complete:
+                return None
+            plain = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+            if not plain or parser.get_method() != b"POST":
+                return None
+            client = self.client[0] if self.client else None
+            return door.refusal(self.url, self.headers, client, self.server_state.default_headers)
+
+        def on_body(self, body: bytes) -> None:
+            if self._refusal is None:
+                super().on_body(body)
 
         def on_message_complete(self) -> None:
             self._clear_timer()
             self._in_headers, self._header_bytes = True, 0
-            super().on_message_complete()
+            if self._refusal is None:
+                super().on_message_complete()
+                return
+            self.transport.write(self._refusal)
+            self._refusal = None
+            self.on_response_complete()
 
         def _set_timer(self, seconds: float) -> None:
             self._clear_timer()
@@ -213,7 +240,7 @@ class _AdminServer(uvicorn.Server):
         yield
 
 
-async def run_server(services: Services, app: ASGIApp, admin: ASGIApp | None) -> None:
+async def run_server(services: Services, app: Guard, admin: ASGIApp | None) -> None:
     """Serves until a signal, then lets requests under way end, then returns."""
     http = services.config.http
     check_bind(services.config)

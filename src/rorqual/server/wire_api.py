@@ -42,9 +42,10 @@ class WireApi(WireHandlers):
         for prefix in ("/v1", "", "/beta"):
             body = OPENAI_CHAT.body
             points += [
-                Endpoint("POST", f"{prefix}/chat/completions", chat, "Chat.", body, errors=answers),
+                Endpoint("POST", f"{prefix}/chat/completions", chat, "Chat.", body,
+                         errors=answers, generates=True),
                 Endpoint("POST", f"{prefix}/completions", text, "Continue text or fill a gap.",
-                         TEXT_TABLE.body, errors=answers),
+                         TEXT_TABLE.body, errors=answers, generates=True),
             ]  # fmt: skip
         for prefix in ("/v1", "", "/beta"):
             points += [
@@ -60,7 +61,7 @@ class WireApi(WireHandlers):
             Endpoint("POST", "/detokenize", self.detokenize, "Text of ids.",
                      DETOKENIZE_TABLE.body, errors=(404,)),
             Endpoint("POST", "/anthropic/v1/messages", self.messages, "Anthropic's messages.",
-                     ANTHROPIC_TABLE.body, errors=(402, 404, 529)),
+                     ANTHROPIC_TABLE.body, errors=(402, 404, 529), generates=True),
             Endpoint("POST", "/anthropic/v1/messages/count_tokens", self.count_tokens,
                      "Tokens of a conversation.", ANTHROPIC_TABLE.body, errors=(404, 529)),
             Endpoint("GET", "/anthropic/v1/models", self.anthropic_models, "The models."),

@@ -101,6 +101,26 @@ class Chunk:
     error: RorqualError | None = None
     cached_tokens: int | None = None
 
+    def takes(self, other: "Chunk") -> bool:
+        """Whether `other`, which came later, is more of the same text and nothing else."""
+        one_kind = not (self.content or other.content) or not (self.reasoning or other.reasoning)
+        return self.index == other.index and one_kind and self._is_text and other._is_text
+
+    def take(self, other: "Chunk") -> None:
+        """Add what came later."""
+        self.content += other.content
+        self.reasoning += other.reasoning
+        self.num_tokens += other.num_tokens
+        self.num_reasoning_tokens += other.num_reasoning_tokens
+        self.logprobs += other.logprobs
+        if self.cached_tokens is None:
+            self.cached_tokens = other.cached_tokens
+
+    @property
+    def _is_text(self) -> bool:
+        is_last = self.finish is not None or self.usage is not None or self.error is not None
+        return not (is_last or self.tools or self.prompt_logprobs)
+
 
 LONG_CHARACTERS: Final = 20_000  # above, templates and tokenizers run in a thread
 

@@ -1,0 +1,31 @@
+"""Where a request comes from, and in whose words it is answered: known from path and headers."""
+
+from collections.abc import Collection, Mapping
+
+from rorqual.server.errors import Dialect
+
+
+def dialect_of(path: str) -> Dialect:
+    """The format that a path's answers, errors too, are in."""
+    if path.startswith("/anthropic"):
+        return "anthropic"
+    if path.startswith("/v1"):
+        return "openai"
+    if path.startswith(("/chat", "/beta", "/completions", "/models", "/user")):
+        return "deepseek"
+    return "app"
+
+
+def source_of(
+    client: str | None, headers: Mapping[str, str], proxies: Collection[str]
+) -> tuple[str, bool | None]:
+    """The client's address, and whether it came with TLS; behind a trusted proxy what that says.
+
+    client None: a Unix socket. None in place of whether: the connection itself tells.
+    """
+    address = client or "unix"
+    if not proxies or (client is not None and client not in proxies):
+        return address, None
+    parts = [part.strip() for part in headers.get("x-forwarded-for", "").split(",")]
+    known = [part for part in parts if part and part not in proxies]
+    return known[-1] if known else address, headers.get("x-forwarded-proto", "") == "https"

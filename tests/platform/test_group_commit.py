@@ -1,0 +1,117 @@
+"""Which commits are synced, and what shares one."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from rorqual.config.server import DatabaseConfig
+from rorqual.errors import CapacityError
+from rorqual.platform.database import Database
+from tests.platform.postgres import Postgres
+
+_FULL, _NORMAL = 2, 1  # SQLite's numbers
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    found = Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'a.db'}"))
+    found.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)")).rowcount)
+    yield found
+    found.close()
+
+
+def level(connection: Connection) -> int:
+    return connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+
+
+def add(connection: Connection) -> int:
+    return connection.execute(text("INSERT INTO t VALUES (1)")).rowcount
+
+
+def rows(database: Database) -> int:
+    return database.read(lambda c: c.execute(text("SELECT count(*) FROM t")).scalar_one())
+
+
+def test_only_what_asks_for_it_is_synced(database: Database) -> None:
+    wanted = [True, False, False, True, False, True]
+    found = [database.write(level, synced=synced) for synced in wanted]
+    assert found == [_FULL if synced else _NORMAL for synced in wanted]
+    assert database.write(level) == _FULL, "synced is what is meant without a word"
+
+
+def test_a_synced_operation_never_shares_an_unsynced_commit(database: Database) -> None:
+    """Four wait while one runs: the unsynced ones share its commit, the synced one ends it."""
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> int:
+        begun.set()
+        go.wait(20)
+        return level(connection)
+
+    before = database.commit_counts[0]
+    first = database.submit(hold, synced=False)
+    assert begun.wait(20)
+    rest = [database.submit(level, synced=synced) for synced in (False, True, False, True)]
+    go.set()
+    assert first.result(20) == _NORMAL
+    found = [future.result(20) for future in rest]
+    assert found == [_NORMAL, _FULL, _FULL, _FULL], "an unsynced one may well be synced, too"
+    assert database.commit_counts[0] - before == 2
+
+
+def test_whoever_fails_first_takes_back_only_itself(database: Database) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def fail(connection: Connection) -> None:
+        add(connection)
+        begun.set()
+        go.wait(20)
+        raise CapacityError("no")
+
+    first = database.submit(fail)
+    assert begun.wait(20)
+    rest = [database.submit(add) for _ in range(2)]
+    go.set()
+    with pytest.raises(CapacityError, match="no"):
+        first.result(20)
+    assert [future.result(20) for future in rest] == [1, 1]
+    assert rows(database) == 2
+
+
+def test_what_waits_when_it_is_closed_is_still_written(tmp_path: Path) -> None:
+    file = tmp_path / "b.db"
+    database = Database(DatabaseConfig(url=f"sqlite:///{file}"))
+    database.write(lambda c: c.execute(text("CREATE TABLE t (x INTEGER)")).rowcount)
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> int:
+        begun.set()
+        go.wait(20)
+        return add(connection)
+
+    futures = [database.submit(hold, synced=False)]
+    assert begun.wait(20)
+    futures.append(database.submit(add))
+    closing = threading.Thread(target=database.close)
+    closing.start()
+    go.set()
+    closing.join(20)
+    assert [future.result(0) for future in futures] == [1, 1]
+    again = Database(DatabaseConfig(url=f"sqlite:///{file}"))
+    assert rows(again) == 2
+    again.close()
+
+
+def test_postgresql_leaves_the_sync_to_later_where_it_may(postgres: Postgres) -> None:
+    database = Database(DatabaseConfig(url=postgres.new_schema()))
+
+    def setting(connection: Connection) -> str:
+        return connection.exec_driver_sql("SHOW synchronous_commit").scalar_one()
+
+    found = [database.write(setting, synced=synced) for synced in (True, False, True)]
+    assert found == ["on", "off", "on"]
+    assert database.submit(setting, synced=False).result(20) == "off"
+    database.close()
