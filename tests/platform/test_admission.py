@@ -184,6 +184,37 @@ def test_requests_start_up_to_the_limit_and_then_in_turn(make: MakeAdmission) ->
     assert tickets[3].running and admission.stats().num_running == 2
 
 
+def test_answers_that_nobody_takes_free_their_place_but_not_without_end(
+    make: MakeAdmission,
+) -> None:
+    admission = make(max_running=1, max_running_per_account=1, max_per_account=3)
+    unread: list[Ticket] = []
+    for number in range(4):  # four answers a place, in all
+        ticket = admission.enter(job(f"slow {number}"))
+        assert ticket.started.done(), "the engine is free"
+        admission.finish(ticket, 500, is_read=False)
+        unread.append(ticket)
+    last = admission.enter(job("b"))
+    assert not last.started.done() and admission.stats().num_running == 0
+    admission.finish(unread[0], 500)
+    assert last.started.done()
+    admission.finish(unread[0], 500)  # again does nothing
+    for ticket in [*unread, last]:
+        admission.finish(ticket, 500)
+    assert admission.stats().num_running == 0 and admission.enter(job("c")).started.done()
+
+
+def test_an_answer_that_is_not_taken_counts_against_its_account(make: MakeAdmission) -> None:
+    admission = make(max_running=8, max_running_per_account=8, max_per_account=2)
+    tickets = [admission.enter(job("a")) for _ in range(2)]
+    for ticket in tickets:
+        admission.finish(ticket, 500, is_read=False)
+    with pytest.raises(ConcurrencyLimited):
+        admission.enter(job("a"))
+    admission.finish(tickets[0], 500)
+    assert admission.enter(job("a")).started.done()
+
+
 def test_one_account_runs_and_waits_up_to_its_limits(make: MakeAdmission) -> None:
     admission = make(max_running=4, max_running_per_account=1, max_per_account=3)
     own = [admission.enter(job("a")) for _ in range(3)]

@@ -14,14 +14,18 @@ import pytest
 from sqlalchemy import select
 from starlette.types import ASGIApp
 
+from rorqual.config.http import WatchConfig
 from rorqual.config.server import ServerConfig
 from rorqual.errors import EngineError
 from rorqual.platform import Busy, Platform
 from rorqual.platform.tables import generations
 from rorqual.server import Models, Services, create_app
-from rorqual.server.backends import Chunk
-from rorqual.server.backends.base import TokenLogprob
+from rorqual.server.backends import Chunk, EngineBackend, GenerationRequest, ModelInfo
+from rorqual.server.backends.base import TextInput, TokenLogprob
+from rorqual.server.backends.process_link import ProcessLink
+from rorqual.server.generation import Generation
 from rorqual.server.logs import RequestLog
+from rorqual.server.services import Asker
 from rorqual.tokenizer import Tokenizer
 from tests.server.conftest import MODEL, PRICES, scripted_backend
 from tests.server.scripted import ScriptRunner
@@ -329,4 +333,85 @@ def test_the_next_starts_while_the_books_of_the_last_are_still_open(
             await services.stop()
 
     assert [sum(sent) for sent in asyncio.run(both())] == [120, 120]
+    assert services.platform.admission.stats().num_running == 0
+
+
+def test_an_engine_that_is_gone_fails_a_long_queue_by_name(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Each failure gives the next its turn, which fails: however many there are."""
+    num_requests, num_running = 300, 32
+    link = ProcessLink({}, WatchConfig())
+    link.state = "ready"  # its process has just died, and nobody has noticed
+    backend = EngineBackend(ModelInfo(MODEL, MODEL, 512, "choice", 1, 1), tokenizer, link, {})
+    config = ServerConfig.model_validate(
+        {
+            "database": {"url": f"sqlite:///{tmp_path / 'a.db'}"},
+            "admission": {"max_running": num_running, "max_running_per_account": num_running,
+                          "max_queued": num_requests,
+                          "max_per_account": num_requests, "account_burst_tokens": 10**9,
+                          "address_burst_tokens": 10**9, "max_queued_tokens": 10**9,
+                          "initial_tokens_per_second": 1e9},
+        }
+    )  # fmt: skip
+    services = Services(config, Platform.open(config), Models({MODEL: backend}, {}))
+
+    async def run() -> list[BaseException | None]:
+        asker = Asker(services.local_user, None, "127.0.0.1")
+        given, sampling = TextInput(prompt="Hi"), {"max_tokens": 4}
+        made = [
+            GenerationRequest(id=f"cmpl-{number}", model=MODEL, input=given, sampling=sampling)
+            for number in range(num_requests)
+        ]
+        opened = [await Generation.open(services, asker, [one]) for one in made]
+
+        async def read(generation: Generation) -> None:
+            async with generation:
+                while not await generation.wait_started(20):
+                    pass
+                async for _ in generation.chunks():
+                    pass
+
+        tasks = [asyncio.create_task(read(generation)) for generation in opened[num_running:]]
+        await asyncio.sleep(0.1)  # all wait for their turn
+        tasks += [asyncio.create_task(read(generation)) for generation in opened[:num_running]]
+        return list(await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60))
+
+    try:
+        found = asyncio.run(run())
+    finally:
+        services.platform.close()
+    assert [type(error) for error in found] == [EngineError] * num_requests
+    assert {str(error) for error in found} == {"the engine is restarting; try again shortly"}
+    assert services.platform.admission.stats().num_running == 0
+
+
+def test_what_a_backend_raises_reaches_the_reader(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where somebody else's end has submitted it: the second waits for the first."""
+    services = services_of(tokenizer, tmp_path, admission={"max_running": 1})
+    backend = services.models.get(MODEL)
+    submit, names = backend.submit, list[str]()
+
+    def once(prepared: Any, on_chunks: Any) -> None:
+        names.append(prepared.request.id)
+        if len(names) == 2:
+            raise ValueError("odd")
+        submit(prepared, on_chunks)
+
+    monkeypatch.setattr(backend, "submit", once)
+
+    async def three() -> list[Any]:
+        key = make_key(services)
+        await services.start()
+        try:
+            app = create_app(services)
+            asked = (exchange(app, key, lambda _: False) for _ in range(3))
+            return await asyncio.wait_for(asyncio.gather(*asked), 30)
+        finally:
+            await services.stop()
+
+    sent = asyncio.run(three())
+    assert sorted(sum(tokens) for tokens in sent) == [0, 120, 120]
     assert services.platform.admission.stats().num_running == 0

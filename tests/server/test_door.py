@@ -188,3 +188,79 @@ def test_an_answer_under_way_is_not_overtaken(full: Full) -> None:
         while len(re.findall(rb"HTTP/1\.1 (\d+) ", found)) < 2:
             found += connection.recv(65536)
     assert re.findall(rb"HTTP/1\.1 (\d+) ", found)[0] == b"200"
+
+
+def raw(full: Full, sent: bytes) -> bytes:
+    """Everything that comes back until the server closes the connection."""
+    host, port = full.server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(sent)
+        found = b""
+        while piece := connection.recv(65536):
+            found += piece
+    return found
+
+
+@pytest.mark.parametrize("first", ["HTTP/1.1\r\nConnection: close", "HTTP/1.0"])
+def test_who_wants_the_connection_closed_gets_it_closed(full: Full, first: str) -> None:
+    body = json.dumps(CHAT)
+    before = len(full.events("request"))
+    found = raw(
+        full,
+        f"POST /v1/chat/completions?beta=true {first}\r\nHost: localhost\r\nX-Api-Key: {full.key}"
+        f"\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(),
+    )
+    assert found.startswith(b"HTTP/1.1 429 ") and b"\r\nconnection: close\r\n" in found
+    assert len(full.events("request")) == before, "it came in"
+
+
+def test_what_the_guard_refuses_is_told_that(start_server: ServerFactory) -> None:
+    """In local mode a foreign name or page is told nothing about the queue."""
+    gate, tokenizer = threading.Event(), make_tokenizer()
+    server = start_server(
+        runner=ScriptRunner(tokenizer, {}, pause=lambda: gate.wait(20) and None),
+        admission={"max_per_account": 1},
+    )
+    full = Full(server, gate, "none")
+    inside = threading.Thread(
+        target=full.post, args=("/v1/chat/completions",), kwargs={"json": CHAT}
+    )
+    inside.start()
+    full.wait_for(1)
+    with server.http as http:
+        refused = [
+            http.post("/v1/chat/completions", json=CHAT, headers=headers)
+            for headers in ({}, {"host": "evil.example"}, {"origin": "http://evil.example"})
+        ]
+    gate.set()
+    inside.join()
+    assert [answer.status_code for answer in refused] == [429, 421, 403]
+
+
+def test_an_answer_behind_a_refusal_outlives_the_idle_time(start_server: ServerFactory) -> None:
+    gate, tokenizer = threading.Event(), make_tokenizer()
+    server = start_server(
+        mode="platform",
+        runner=ScriptRunner(tokenizer, {}, pause=lambda: gate.wait(20) and None),
+        admission={"max_per_account": 1},
+        http={"idle_seconds": 1},
+    )
+    full = Full(server, gate, new_key(server, "crowd"))
+    inside = threading.Thread(
+        target=full.post, args=("/v1/chat/completions",), kwargs={"json": CHAT}
+    )
+    inside.start()
+    full.wait_for(1)
+    body = json.dumps(CHAT)
+
+    def request(key: str, close: str = "") -> str:
+        return (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {key}\r\n{close}"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        )
+
+    threading.Timer(2.5, gate.set).start()
+    both = request(full.key) + request(new_key(server, "patient"), "Connection: close\r\n")
+    found = raw(full, both.encode())
+    inside.join()
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"429", b"200"]

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from typing import Final
 
 from rorqual.config.server import AdmissionConfig, OverloadConfig
 from rorqual.platform.buckets import TokenBuckets, address_group
@@ -28,6 +29,8 @@ from rorqual.platform.errors import (
 from rorqual.platform.fair_queue import Entry, FairQueue
 from rorqual.platform.overload import Level, OverloadLadder
 from rorqual.platform.rate import RateMeter
+
+_INSIDE_PER_RUNNING: Final = 4  # answers that run or wait for their readers, per place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class Ticket:
     entry: "Entry[Ticket] | None" = None
     running: bool = False
     done: bool = False
+    unread: bool = False  # its place is free, its reader has not taken all of it
     used_tokens: int = 0
 
     def __post_init__(self) -> None:
@@ -95,6 +99,7 @@ class Admission:
         self._queue: FairQueue[Ticket] = FairQueue(config.quantum_tokens)
         self._running: set[Ticket] = set()
         self._running_of: Counter[str] = Counter()
+        self._unread_of: Counter[str] = Counter()
         self._queued_tokens = 0
         self._accounts = TokenBuckets(
             config.account_tokens_per_second, config.account_burst_tokens, config.max_tracked
@@ -157,24 +162,22 @@ class Admission:
         with self._lock:
             self._note_use(ticket, used_tokens)
 
-    def finish(self, ticket: Ticket, used_tokens: int) -> None:
-        """A started request ended, having used so many tokens; the next may start."""
+    def finish(self, ticket: Ticket, used_tokens: int, *, is_read: bool = True) -> None:
+        """A started request ended, having used so many tokens; the next may start.
+
+        is_read=False: its reader has not taken all of it. It counts against its account, and a
+        little against all, until it is finished again: answers that nobody takes must not pile up.
+        """
         with self._lock:
-            if ticket.done or not ticket.running:
+            ends_now = ticket.running
+            if ends_now:
+                self._end(ticket, used_tokens)
+            elif not ticket.unread:
                 return
-            self._note_use(ticket, used_tokens)
-            ticket.running, ticket.done = False, True
-            self._running.discard(ticket)
-            self._running_of[ticket.job.account_id] -= 1
-            if not self._running_of[ticket.job.account_id]:
-                del self._running_of[ticket.job.account_id]
-            self._rate.note_finished(ticket.used_tokens, ticket.cost_tokens)
-            self._rate.set_busy(bool(self._running))
-            unused = max(0, ticket.cost_tokens - ticket.used_tokens)
-            self._queue.refund(ticket.job.account_id, unused)
-            self._order = None
+            self._set_unread(ticket, not is_read)
             started = self._pump()
-        self._give_back(ticket, ticket.used_tokens)
+        if ends_now:
+            self._give_back(ticket, ticket.used_tokens)
         _announce(started)
 
     def leave(self, ticket: Ticket) -> None:
@@ -247,7 +250,8 @@ class Admission:
     # Below, the lock is held.
 
     def _check_account(self, account_id: str) -> None:
-        inside = self._running_of[account_id] + self._queue.num_waiting(account_id)
+        inside = self._running_of[account_id] + self._unread_of[account_id]
+        inside += self._queue.num_waiting(account_id)
         if inside >= self._config.max_per_account:
             raise ConcurrencyLimited(
                 f"the account has {inside} requests under way, its limit; wait for one to end",
@@ -286,7 +290,12 @@ class Admission:
         )
 
     def _has_slot(self, account_id: str) -> bool:
-        return len(self._running) < self._config.max_running and not self._at_limit(account_id)
+        return not self._is_full() and not self._at_limit(account_id)
+
+    def _is_full(self) -> bool:
+        inside = len(self._running) + self._unread_of.total()
+        most = self._config.max_running
+        return len(self._running) >= most or inside >= _INSIDE_PER_RUNNING * most
 
     def _at_limit(self, account_id: str) -> bool:
         return self._running_of[account_id] >= self._config.max_running_per_account
@@ -298,7 +307,7 @@ class Admission:
 
     def _pump(self) -> list[Ticket]:
         started: list[Ticket] = []
-        while len(self._running) < self._config.max_running:
+        while not self._is_full():
             entry = self._queue.pop(self._has_its_share)
             if entry is None:  # a place that nobody else wants is not left empty
                 entry = self._queue.pop(self._at_limit)
@@ -313,6 +322,24 @@ class Admission:
             started.append(ticket)
         self._rate.set_busy(bool(self._running))
         return started
+
+    def _end(self, ticket: Ticket, used_tokens: int) -> None:
+        self._note_use(ticket, used_tokens)
+        ticket.running, ticket.done = False, True
+        self._running.discard(ticket)
+        _count_down(self._running_of, ticket.job.account_id)
+        self._rate.note_finished(ticket.used_tokens, ticket.cost_tokens)
+        self._rate.set_busy(bool(self._running))
+        unused = max(0, ticket.cost_tokens - ticket.used_tokens)
+        self._queue.refund(ticket.job.account_id, unused)
+        self._order = None
+
+    def _set_unread(self, ticket: Ticket, unread: bool) -> None:
+        if unread and not ticket.unread:
+            self._unread_of[ticket.job.account_id] += 1
+        elif ticket.unread and not unread:
+            _count_down(self._unread_of, ticket.job.account_id)
+        ticket.unread = unread
 
     def _unqueue(self, ticket: Ticket) -> None:
         self._queue.remove(self._entry(ticket))
@@ -332,8 +359,7 @@ class Admission:
 
     def _wait_seconds(self, ticket: Ticket | None) -> float:
         """Until this request, or one behind all others, would start."""
-        full = len(self._running) >= self._config.max_running
-        if not full and (ticket is None or not self._at_limit(ticket.job.account_id)):
+        if not self._is_full() and (ticket is None or not self._at_limit(ticket.job.account_id)):
             return 0.0
         ahead = 0
         for entry in self._queue_order():
@@ -364,6 +390,12 @@ class Admission:
             now = self._clock()
             self._accounts.spend(ticket.job.account_id, -unused, now)
             self._addresses.spend(address_group(ticket.job.address), -unused, now)
+
+
+def _count_down(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]
 
 
 def _announce(started: list[Ticket]) -> None:

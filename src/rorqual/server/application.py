@@ -17,7 +17,6 @@ from rorqual.server.app.money_api import MoneyApi
 from rorqual.server.app.pages import Pages
 from rorqual.server.app.run_keeper import RunKeeper
 from rorqual.server.app.tutor_api import TutorApi
-from rorqual.server.door import Door
 from rorqual.server.endpoints import Endpoint, openapi_document
 from rorqual.server.guard import Guard
 from rorqual.server.health import Health
@@ -57,10 +56,10 @@ def create_app(services: Services, pairing: Pairing | None = None) -> Guard:
             await keeper.drain(services.config.http.drain_seconds)
             await services.stop()
 
-    door = Door(services, [point.path for point in endpoints if point.generates])
+    generating = [point.path for point in endpoints if point.generates]
     # A bare router: errors are the guard's, which knows each format's shape.
     router = Router(routes, lifespan=lifespan, redirect_slashes=False)
-    return Guard(router, services, door=door)
+    return Guard(router, services, generating=generating)
 
 
 def public_endpoints(services: Services, keeper: RunKeeper) -> list[Endpoint]:

@@ -3,15 +3,17 @@
 A request for an answer that admission would refuse however small it is gets its refusal from the
 connection itself, by its headers: no task, no routing, its body is not kept. What is not decided
 here goes the usual way and is refused there if need be: other requests, bodies without a length,
-accounts that this server has not seen yet. The bodies and statuses are those of the usual way.
+accounts that this server has not seen yet, what the guard has something against. The bodies and
+statuses are those of the usual way.
 """
 
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from rorqual.errors import RequestError
 from rorqual.platform import Refused
 from rorqual.server.errors import Dialect, error_body, error_headers, status_of
 from rorqual.server.identity import key_in
@@ -27,34 +29,44 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Door:
-    """Decides by path and headers. paths: those that generate. For the event loop's thread."""
+    """Decides by path and headers. paths: those that generate; check: raises what the guard has
+    against a request. For the event loop's thread."""
 
-    def __init__(self, services: Services, paths: Iterable[str]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        paths: Iterable[str],
+        check: Callable[[str, str, Mapping[str, str]], None],
+    ) -> None:
         self._services = services
+        self._check = check
         self._dialects: dict[bytes, Dialect] = {path.encode(): dialect_of(path) for path in paths}
-        self._most_body_bytes = services.config.http.max_body_bytes
         self._proxies = frozenset(services.config.http.trusted_proxies)
         self._turned_away: Counter[str] = Counter()
         self._accounts: set[str] = set()
 
     def refusal(
-        self, path: bytes, raw: RawHeaders, client: str | None, extra: RawHeaders
+        self, url: bytes, raw: RawHeaders, client: str | None, extra: RawHeaders
     ) -> bytes | None:
-        """The whole response to a request with these headers, None if it may come in.
+        """The whole response to a POST with these headers, None if it may come in.
 
-        extra: headers that every response carries.
+        extra: headers that the response carries, too.
         """
+        path = url.partition(b"?")[0]
         dialect = self._dialects.get(path)
         if dialect is None or self._services.draining:
             return None
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
-        length = headers.get("content-length", "")
-        if not length.isdigit() or int(length) > self._most_body_bytes or "expect" in headers:
+        headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(raw)}
+        if not headers.get("content-length", "").isdigit() or "expect" in headers:
             return None
         account_id = self._account_of(headers)
         if account_id is None:
             return None
         address, _ = source_of(client, headers, self._proxies)
+        try:
+            self._check(path.decode(), "POST", headers)
+        except RequestError:
+            return None
         try:
             self._services.platform.admission.check(account_id, address)
         except Refused as refused:

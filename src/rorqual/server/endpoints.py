@@ -63,6 +63,7 @@ class Endpoint:
 
         async def noted(request: Request) -> Any:
             request.scope["rorqual.route"] = f"{self.method} {self.path}"
+            request.scope["rorqual.generates"] = self.generates
             return await self.handler(request)
 
         return Route(self.path, noted, methods=[self.method])

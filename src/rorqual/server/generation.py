@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import CancelledError as TicketCancelled
 from concurrent.futures import Future
 from dataclasses import replace
@@ -40,7 +40,8 @@ from rorqual.platform import (
     TokenCounts,
 )
 from rorqual.server.backends import Backend, BackendState, Chunk, GenerationRequest, Prepared
-from rorqual.server.backends.base import num_characters
+from rorqual.server.backends.base import joined, num_characters
+from rorqual.server.inbox import Inbox
 from rorqual.server.services import Asker, Services, outcome_of
 from rorqual.server.tally import Tally
 
@@ -77,10 +78,9 @@ class Generation:
         self._ticket: Ticket | None = None
         self._reserving: Future[Any] | None = None  # None where nothing is billed
         self._submitted = False
-        self._arrived = asyncio.Event()
-        self._pending: list[Chunk] = []
-        self._pending_tokens = 0
-        self._wake_tokens: float = 0  # the reader is not woken for fewer
+        self._starts = False  # whether its turn submits it
+        self._failure: Exception | None = None
+        self._inbox = Inbox()
         self._gathered_seconds = 0.0
         self._generated_tokens = 0
         self._open = {p * self._n + i for p in range(len(prepared)) for i in range(self._n)}
@@ -144,24 +144,6 @@ class Generation:
         self._ticket = services.platform.admission.enter(job)
         if not services.is_local:
             await self._reserve(left)
-        loop = asyncio.get_running_loop()
-
-        def start(_: Future[None]) -> None:
-            try:
-                here = asyncio.get_running_loop() is loop
-            except RuntimeError:
-                here = False
-            if here:
-                self._submit_once()
-                return
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._submit_once)
-
-        started = self._ticket.started
-        if started.done():
-            self._submit_once()
-        else:
-            started.add_done_callback(start)
 
     async def _reserve(self, left_seconds: float) -> None:
         """Takes the worst cost out of the balance, or raises what is wrong with that."""
@@ -186,15 +168,35 @@ class Generation:
         if self._submitted:
             return True
         assert self._ticket is not None
+        started = self._ticket.started
+        if not self._starts and not started.done():
+            self._starts = True
+            started.add_done_callback(self._submitter(asyncio.get_running_loop()))
         try:
             async with asyncio.timeout(timeout_seconds):
-                await outcome_of(self._ticket.started)
+                await outcome_of(started)
         except TimeoutError:
             return self._submitted
         except TicketCancelled:
             raise QueueFull("the request left the queue", 1.0) from None
         self._submit_once()
         return True
+
+    def _submitter(self, loop: asyncio.AbstractEventLoop) -> Callable[[Future[None]], None]:
+        """For whoever gives it its turn: on the loop's own thread it is submitted at once."""
+
+        def submit(_: Future[None]) -> None:
+            try:
+                is_here = asyncio.get_running_loop() is loop
+            except RuntimeError:
+                is_here = False
+            if is_here:
+                self._submit_once()
+                return
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._submit_once)
+
+        return submit
 
     @property
     def place(self) -> Place:
@@ -211,9 +213,18 @@ class Generation:
         self.started_seconds = time.monotonic()
         waited = self.started_seconds - self.opened_seconds
         self._services.metrics.queue_seconds.labels(self.model).observe(waited)
-        for number, prepared in enumerate(self._prepared):
-            offset = number * self._n
-            self._backend.submit(prepared, lambda found, offset=offset: self._take(found, offset))
+        try:
+            for number, prepared in enumerate(self._prepared):
+                offset = number * self._n
+                self._backend.submit(
+                    prepared, lambda found, offset=offset: self._take(found, offset)
+                )
+        except Exception as error:  # raised to the reader, who may not be here
+            self._failure = error
+            self.cancel()
+            self._open.clear()
+            self._free_place()
+            self._inbox.wake(at_once=True)
 
     def _take(self, chunks: list[Chunk], offset: int) -> None:
         """The backend's chunks, on the event loop."""
@@ -222,18 +233,16 @@ class Generation:
         for chunk in chunks:
             whole = chunk.error is not None or (chunk.finish == "cancelled" and not chunk.usage)
             chunk.index += offset
-            self._pending.append(chunk)
-            self._pending_tokens += chunk.num_tokens
+            self._inbox.put(chunk)
             self._generated_tokens += chunk.num_tokens
             if chunk.finish is not None:
                 ended = range(offset, offset + self._n) if whole else (chunk.index,)
                 self._open.difference_update(ended)
-        if not self._open:
-            self._leave()
-        if len(self._pending) > _MAX_PENDING_CHUNKS:
+        if len(self._inbox) > _MAX_PENDING_CHUNKS:
             self.cancel()
-        if self._pending_tokens >= self._wake_tokens or not self._open:
-            self._arrived.set()
+        self._inbox.wake(at_once=not self._open)
+        if not self._open:
+            self._free_place()
 
     # Reading
 
@@ -244,13 +253,17 @@ class Generation:
         error; text before it has been handed out.
         """
         assert self._submitted, "wait_started comes first"
-        while self._open or self._pending:
+        if self._failure is not None:
+            raise self._failure
+        while self._open or self._inbox:
             while not await self._gather(quiet_seconds):
                 yield []
-            chunks = self._next_batch()
-            is_last = not self._open and not self._pending  # else more may come meanwhile
+            # Committed together: no more than one flush, however much has gathered.
+            metering = self._services.config.metering
+            chunks = self._inbox.take(metering.flush_tokens if self._logs else math.inf)
+            is_last = not self._open and not self._inbox  # else more may come meanwhile
             error = next((chunk.error for chunk in chunks if chunk.error is not None), None)
-            kept = _joined(chunk for chunk in chunks if chunk.error is None)
+            kept = joined(chunk for chunk in chunks if chunk.error is None)
             self._count(kept)
             self._name_ends(kept)
             if is_last and self.was_cut_off and not self._tally.num_handed:
@@ -267,29 +280,15 @@ class Generation:
                 self._outcome = "expired" if isinstance(error, DeadlineExceeded) else "failed"
                 raise error
 
-    def _next_batch(self) -> list[Chunk]:
-        """What is committed together: no more than one flush, however much has gathered."""
-        most = self._services.config.metering.flush_tokens if self._logs else math.inf
-        tokens = count = 0
-        for chunk in self._pending:
-            if count and tokens + chunk.num_tokens > most:
-                break
-            tokens += chunk.num_tokens
-            count += 1
-        batch, self._pending = self._pending[:count], self._pending[count:]
-        self._pending_tokens -= tokens
-        self._arrived.clear()
-        return batch
-
     async def _gather(self, quiet_seconds: float) -> bool:
         """Waits for chunks; when billed, for as many as share one commit well, else for as many
         as come in a moment: what an event of its own costs each token, the engine would lack.
 
         False if nothing came for so long, and the deadline has not passed either.
         """
-        while not self._pending:
+        while not self._inbox:
             left = self._deadline - time.monotonic()
-            if await self._arrival(min(left, quiet_seconds)):
+            if await self._inbox.wait(min(left, quiet_seconds)):
                 continue
             if quiet_seconds < left:
                 return False
@@ -313,26 +312,7 @@ class Generation:
             most = metering.flush_tokens
             # At the next beat of a clock that all share: so one synced commit carries them all.
             until = (time.monotonic() // metering.flush_seconds + 1) * metering.flush_seconds
-        self._wake_tokens = most
-        while self._open and self._pending_tokens < most:
-            if not await self._arrival(until - time.monotonic()):
-                break
-        self._wake_tokens = 0
-
-    async def _arrival(self, seconds: float) -> bool:
-        """Whether more chunks came within so many seconds."""
-        if seconds <= 0:
-            return False
-        self._arrived.clear()
-        count, timer = len(self._pending), None
-        if seconds < math.inf:
-            timer = asyncio.get_running_loop().call_later(seconds, self._arrived.set)
-        try:
-            await self._arrived.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-        return len(self._pending) > count
+        await self._inbox.fill(most, until, lambda: bool(self._open))
 
     @property
     def _logs(self) -> bool:
@@ -374,7 +354,7 @@ class Generation:
     @property
     def has_ended(self) -> bool:
         """Whether every choice has come to its end and was handed out."""
-        return not self._open and not self._pending
+        return not self._open and not self._inbox
 
     @property
     def is_complete(self) -> bool:
@@ -409,7 +389,13 @@ class Generation:
         self.cancel()
         until = time.monotonic() + _CANCEL_SECONDS
         while self._open and (left := until - time.monotonic()) > 0:
-            await self._arrival(left)
+            await self._inbox.wait(left)
+
+    def _free_place(self) -> None:
+        """The backend is done with it; its reader may not be."""
+        if self._ticket is not None:
+            used = self.prompt_tokens + self._generated_tokens
+            self._services.platform.admission.finish(self._ticket, used, is_read=False)
 
     def _leave(self) -> None:
         ticket, self._ticket = self._ticket, None
@@ -483,17 +469,6 @@ class Generation:
         elif isinstance(error, RorqualError) and not isinstance(error, CapacityError):
             self._outcome = "failed"
         await self.close()
-
-
-def _joined(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """What goes out together, in as few pieces as say the same."""
-    found: list[Chunk] = []
-    for chunk in chunks:
-        if found and found[-1].takes(chunk):
-            found[-1].take(chunk)
-        else:
-            found.append(chunk)
-    return found
 
 
 def _deadline(services: Services, asker: Asker, opened_seconds: float) -> float:

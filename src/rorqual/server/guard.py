@@ -8,6 +8,7 @@ anything: a website must not use the visitor's server (DNS rebinding, cross-site
 import secrets
 import time
 import traceback
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -31,18 +32,18 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
 class Guard:
-    """Wraps the application. door: what its connections ask before they read a request, if any."""
+    """Wraps the application. generating: the paths that its connections ask the door about."""
 
     def __init__(
         self,
         app: ASGIApp,
         services: Services,
         *,
-        door: Door | None = None,
+        generating: Collection[str] = (),
         loopback_only: bool = False,
     ) -> None:
         self._app = app
-        self.door = door
+        self.door = Door(services, generating, self._check)
         self._services = services
         config = services.config
         self._max_body_bytes = config.http.max_body_bytes
@@ -79,7 +80,7 @@ class Guard:
             await send(message)
 
         try:
-            self._check(scope, headers)
+            self._check(scope["path"], scope["method"], headers)
             await self._app(scope, self._bounded(receive), noted_send)
         except HTTPException as error:
             if not begun:
@@ -108,7 +109,7 @@ class Guard:
         scope["app"] = self  # so that the router raises what it refuses
         scope["rorqual.request_id"], scope["rorqual.dialect"] = request_id, dialect
 
-    def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+    def _check(self, path: str, method: str, headers: Mapping[str, str]) -> None:
         host = _netloc(f"//{headers.get('host', '')}")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if self._checks_host and name not in self._hosts:
@@ -117,10 +118,10 @@ class Guard:
                 "http.allowed_hosts",
                 code="misdirected_request",
             )
-        if "\0" in scope["path"]:
+        if "\0" in path:
             raise RequestError("the path holds U+0000; expected a path", code="not_found")
-        is_app = scope["path"].startswith("/api/")
-        if scope["method"] not in _SAFE_METHODS:
+        is_app = path.startswith("/api/")
+        if method not in _SAFE_METHODS:
             if is_app or self._checks_origin:
                 self._check_origin(headers, host)
             if is_app and headers.get(CHANGE_HEADER) != "1":
@@ -134,7 +135,7 @@ class Guard:
         if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
             raise _too_large(self._max_body_bytes)
 
-    def _check_origin(self, headers: dict[str, str], host: str) -> None:
+    def _check_origin(self, headers: Mapping[str, str], host: str) -> None:
         """No foreign page may change anything; programs send neither header."""
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         foreign = site is not None and site not in _OWN_SITES

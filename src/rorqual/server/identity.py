@@ -20,15 +20,21 @@ def address_of(request: Request) -> str:
 
 
 async def asker_of(services: Services, request: Request) -> Asker:
-    """Whose key a request carries; in local mode the one user's."""
+    """Whose key a request carries; in local mode the one user's.
+
+    A request for an answer that has no place anyway, and that the door could not tell, is refused
+    here, before it is read.
+    """
     address, deadline = address_of(request), wanted_seconds(request.headers)
     if services.is_local:
+        _check_room(services, request, services.local_user.id)
         return Asker(services.local_user, None, address, deadline)
     key = key_in(request.headers)
     if key is None:
         raise NotAuthenticated(
             "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
         )
+    _check_room(services, request, services.known_keys.account_of(key))
     caller = await services.look_up(services.platform.keys.authenticate, key)
     services.known_keys.note(key, caller.user.id)
     return Asker(caller.user, caller.key, address, deadline)
@@ -75,6 +81,14 @@ def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
         return b""
     named = f"{asker.user.id}\0{user_id or ''}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(named, digest_size=16).digest()
+
+
+def _check_room(services: Services, request: Request, account_id: str | None) -> None:
+    """Raises what admission would say to any request of this account, if it is known."""
+    if account_id is None or not request.scope["rorqual.generates"]:
+        return
+    request.scope["rorqual.user_id"] = account_id
+    services.platform.admission.check(account_id, address_of(request))
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:

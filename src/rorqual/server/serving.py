@@ -78,22 +78,65 @@ class WatchedReader(HttpToolsProtocol):
         self._reader_timer = self.loop.call_later(self.write_seconds, self._look_at_reader)
 
 
-def bounded_protocol(http: HttpConfig, door: Door | None) -> type[HttpToolsProtocol]:
+class DoorProtocol(WatchedReader):
+    """Asks the door about every POST before it becomes a request."""
+
+    door: Door
+    _refusal: bytes | None = None  # sent when the request that it is for has come whole
+    _stays = True  # whether the connection outlives it
+
+    def on_headers_complete(self) -> None:
+        self._unset_keepalive_if_required()  # a refusal in the same packet has set it
+        self._refusal = self._at_the_door()
+        if self._refusal is None:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refusal is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._refusal is None:
+            super().on_message_complete()
+            return
+        self.transport.write(self._refusal)
+        self._refusal = None
+        if not self._stays:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _at_the_door(self) -> bytes | None:
+        """The refusal, unless an answer is under way, or there are too many connections."""
+        parser, cycle, most = self.parser, self.cycle, self.limit_concurrency
+        if parser is None or parser.get_method() != b"POST" or self.flow.write_paused:
+            return None
+        if cycle is not None and not cycle.response_complete:
+            return None
+        if most is not None and len(self.connections) >= most:
+            return None
+        self._stays = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        extra = self.server_state.default_headers
+        if not self._stays:
+            extra = [*extra, (b"connection", b"close")]
+        return self.door.refusal(self.url, self.headers, self.client and self.client[0], extra)
+
+
+def bounded_protocol(http: HttpConfig, at_door: Door) -> type[HttpToolsProtocol]:
     """A connection class that shares one count of connections per address, and one door."""
     per_address: Counter[str] = Counter()
     # Behind a trusted proxy all connections come from it, and the proxy has caps of its own.
     uncounted = frozenset(http.trusted_proxies)
 
-    class BoundedProtocol(WatchedReader):
+    class BoundedProtocol(DoorProtocol):
         """Headers and bodies have absolute deadlines: a slow sender cannot hold a connection."""
 
         write_seconds = http.write_seconds
+        door = at_door
 
         _timer: asyncio.TimerHandle | None = None
         _group: str | None = None
         _header_bytes = 0
         _in_headers = True
-        _refusal: bytes | None = None  # sent when the request that it is for has come whole
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -137,36 +180,12 @@ def bounded_protocol(http: HttpConfig, door: Door | None) -> type[HttpToolsProto
                 self.transport.abort()
                 return
             self._set_timer(http.body_seconds)
-            self._refusal = self._at_the_door()
-            if self._refusal is None:
-                super().on_headers_complete()
-
-        def _at_the_door(self) -> bytes | None:
-            """The refusal, unless an answer is under way, or this is no plain HTTP/1.1 request."""
-            parser, cycle = self.parser, self.cycle
-            if door is None or parser is None or self.flow.write_paused:
-                return None
-            if cycle is not None and not cycle.response_complete:
-                return None
-            plain = parser.get_http_version() == "1.1" and parser.should_keep_alive()
-            if not plain or parser.get_method() != b"POST":
-                return None
-            client = self.client[0] if self.client else None
-            return door.refusal(self.url, self.headers, client, self.server_state.default_headers)
-
-        def on_body(self, body: bytes) -> None:
-            if self._refusal is None:
-                super().on_body(body)
+            super().on_headers_complete()
 
         def on_message_complete(self) -> None:
             self._clear_timer()
             self._in_headers, self._header_bytes = True, 0
-            if self._refusal is None:
-                super().on_message_complete()
-                return
-            self.transport.write(self._refusal)
-            self._refusal = None
-            self.on_response_complete()
+            super().on_message_complete()
 
         def _set_timer(self, seconds: float) -> None:
             self._clear_timer()

@@ -2,10 +2,11 @@
 
 A wire format fills a `GenerationRequest`, a backend checks and counts it (`prepare`), and after
 admission `submit` makes it call back with chunks, one list per step, until every choice has had
-its last. Callbacks come on the event loop's thread.
+its last. Callbacks come on the event loop's thread, and never from within `submit`: what they do
+may submit the next request.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -120,6 +121,17 @@ class Chunk:
     def _is_text(self) -> bool:
         is_last = self.finish is not None or self.usage is not None or self.error is not None
         return not (is_last or self.tools or self.prompt_logprobs)
+
+
+def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """What goes out together, in as few pieces as say the same."""
+    found: list[Chunk] = []
+    for chunk in chunks:
+        if found and found[-1].takes(chunk):
+            found[-1].take(chunk)
+        else:
+            found.append(chunk)
+    return found
 
 
 LONG_CHARACTERS: Final = 20_000  # above, templates and tokenizers run in a thread

@@ -75,9 +75,9 @@ class Listeners:
 
     def fail_all(self, reason: str) -> None:
         """End every request with an error."""
-        for name in list(self._waiting):
+        for name in list(self._waiting):  # not those who come because of it
             self.fail_one(name, reason)
-        self._waiting.clear()
+            self.remove(name)
 
 
 class ThreadLink:

@@ -69,7 +69,8 @@ class ProcessLink:
         writer = self._open_writer
         if writer is None or self.state != "ready":
             state = "restarting" if self.state == "ready" else self.state
-            self._listeners.fail_one(request.id, f"the engine is {state}; try again shortly")
+            reason = f"the engine is {state}; try again shortly"
+            asyncio.get_running_loop().call_soon(self._listeners.fail_one, request.id, reason)
             return
         writer.write(pack({"do": "submit", "request": request_to_json(request)}))
 
