@@ -204,6 +204,15 @@ def test_answers_that_nobody_takes_free_their_place_but_not_without_end(
     assert admission.stats().num_running == 0 and admission.enter(job("c")).started.done()
 
 
+def test_one_account_that_takes_nothing_leaves_places_to_others(make: MakeAdmission) -> None:
+    admission = make(max_running=2, max_running_per_account=1, max_per_account=64)
+    for _ in range(4):
+        admission.finish(admission.enter(job("slow")), 500, is_read=False)
+    waiting = admission.enter(job("slow"))
+    assert not waiting.started.done(), "four a place of its own"
+    assert admission.enter(job("b")).started.done() and admission.enter(job("c")).started.done()
+
+
 def test_an_answer_that_is_not_taken_counts_against_its_account(make: MakeAdmission) -> None:
     admission = make(max_running=8, max_running_per_account=8, max_per_account=2)
     tickets = [admission.enter(job("a")) for _ in range(2)]

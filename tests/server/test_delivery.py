@@ -415,3 +415,87 @@ def test_what_a_backend_raises_reaches_the_reader(
     sent = asyncio.run(three())
     assert sorted(sum(tokens) for tokens in sent) == [0, 120, 120]
     assert services.platform.admission.stats().num_running == 0
+
+
+def test_who_has_it_all_may_ask_again_at_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """One request an account: the next comes with the last byte of the one before."""
+    services = services_of(tokenizer, tmp_path, admission={"max_per_account": 1})
+    inside: list[int] = []
+
+    async def run() -> None:
+        key = make_key(services)
+        await services.start()
+        app = create_app(services)
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            async def sent(message: Any) -> None:
+                await send(message)
+                if message["type"] == "http.response.body" and not message.get("more_body"):
+                    asyncio.get_running_loop().call_soon(look)
+
+            await app(scope, receive, sent)
+
+        def look() -> None:
+            user = services.platform.keys.authenticate(key).user.id
+            services.platform.admission.check(user, "127.0.0.1")
+            inside.append(1)
+
+        try:
+            for _ in range(2):
+                assert sum(await exchange(watched, key, lambda _: False)) == 120
+        finally:
+            await services.stop()
+
+    asyncio.run(run())
+    assert inside == [1, 1]
+
+
+def test_a_request_that_is_given_up_in_the_queue_is_not_run(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn comes while its books are being closed."""
+    gate = threading.Event()
+    services = services_of(
+        tokenizer, tmp_path, pause=lambda: gate.wait(20) and None, admission={"max_running": 1}
+    )
+    backend, ledger = services.models.get(MODEL), services.platform.ledger
+    settle, names = ledger.submit_settle, list[str]()
+    submit = backend.submit
+    monkeypatch.setattr(
+        backend, "submit", lambda p, take: (names.append(p.request.id), submit(p, take))
+    )
+
+    async def run() -> None:
+        user = services.platform.accounts.create("reader", None)
+        ledger.top_up(user.id, 10**9, "first")
+        await services.start()
+        asker = Asker(user, None, "127.0.0.1")
+        made = [
+            GenerationRequest(
+                id=f"cmpl-{number}", model=MODEL, input=TextInput(prompt="Hi"),
+                sampling={"max_tokens": 4, "ignore_eos": True},
+            )
+            for number in range(2)
+        ]  # fmt: skip
+        first, second = [await Generation.open(services, asker, [one]) for one in made]
+        assert await first.wait_started(1) and not await second.wait_started(0.05)
+        closing = asyncio.Event()
+
+        def settle_slowly(*given: Any, **named: Any) -> "Future[Any]":
+            closing.set()
+            time.sleep(0.05)
+            return settle(*given, **named)
+
+        monkeypatch.setattr(ledger, "submit_settle", settle_slowly)
+        close = asyncio.create_task(second.close())
+        await closing.wait()
+        gate.set()
+        async with first:
+            async for _ in first.chunks():
+                pass
+        await close
+        await asyncio.sleep(0.1)
+        await services.stop()
+
+    asyncio.run(run())
+    assert names == ["cmpl-0"]

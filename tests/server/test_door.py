@@ -42,6 +42,13 @@ class Full:
         found = [json.loads(line) for line in self.server.lines]
         return [event for event in found if event["event"] == name]
 
+    def wait_for_events(self, name: str, number: int) -> list[dict[str, Any]]:
+        until = time.monotonic() + 20
+        while len(found := self.events(name)) < number and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(found) == number
+        return found
+
     def wait_for(self, number: int) -> None:
         until = time.monotonic() + 20
         while time.monotonic() < until:
@@ -88,7 +95,7 @@ def test_the_door_says_what_the_inside_says(full: Full, path: str) -> None:
     at_door = full.post(path, content=body)
     assert len(full.events("request")) == before, "it came in"
     inside = full.post(path, content=iter([body]))  # without a length
-    assert len(full.events("request")) == before + 1
+    full.wait_for_events("request", before + 1)  # written after the answer
     assert at_door.status_code == inside.status_code == 429
     assert at_door.json() == inside.json() and "under way" in at_door.text
     assert set(at_door.headers) == set(inside.headers)
@@ -100,10 +107,7 @@ def test_the_door_says_what_the_inside_says(full: Full, path: str) -> None:
 def test_those_who_are_turned_away_are_counted_and_logged_together(full: Full) -> None:
     for _ in range(5):
         assert full.post("/v1/chat/completions", json=CHAT).status_code == 429
-    until = time.monotonic() + 20
-    while not (logged := full.events("refused")) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert len(logged) == 1
+    logged = full.wait_for_events("refused", 1)
     assert logged[0]["codes"] == {"concurrency_limited": 5} and logged[0]["num_accounts"] == 1
     text = full.server.services.metrics.text().decode()
     assert 'rorqual_refused_total{code="concurrency_limited"} 5.0' in text

@@ -298,7 +298,9 @@ class Admission:
         return len(self._running) >= most or inside >= _INSIDE_PER_RUNNING * most
 
     def _at_limit(self, account_id: str) -> bool:
-        return self._running_of[account_id] >= self._config.max_running_per_account
+        running, most = self._running_of[account_id], self._config.max_running_per_account
+        inside = running + self._unread_of[account_id]
+        return running >= most or inside >= _INSIDE_PER_RUNNING * most
 
     def _has_its_share(self, account_id: str) -> bool:
         """Under overload one request an account comes first, whoever sends how many."""

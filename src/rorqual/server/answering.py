@@ -21,6 +21,7 @@ from rorqual.server.replies import limit_headers, raw_headers
 from rorqual.server.services import Services
 from rorqual.server.wire.answer import AnswerWriter, to_json
 
+_READ_SECONDS: Final = 60.0  # beyond the deadline, for a reader who takes little at a time
 _QUIET_SECONDS: Final = 0.5  # a queue shorter than this passes without a word
 
 
@@ -59,7 +60,8 @@ class Answering:
             gone = asyncio.create_task(_wait_gone(receive))
             work = asyncio.create_task(self._answer(scope, send))
             try:
-                await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+                most = self._generation.deadline_seconds + _READ_SECONDS
+                await asyncio.wait({gone, work}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
                 if work.done():
                     await _result(work)
                     return
@@ -156,6 +158,8 @@ class Answering:
         if body or is_last:
             message = {"type": "http.response.body", "body": body, "more_body": not is_last}
             await self._bounded(send, message)
+        if is_last:
+            self._generation.leave()
 
     async def _bounded(self, send: Send, message: Message) -> None:
         """Waits for a slow reader; one that takes nothing is cut off by its connection.

@@ -19,7 +19,7 @@ from rorqual.server.errors import Dialect, error_body, error_headers, status_of
 from rorqual.server.identity import key_in
 from rorqual.server.replies import raw_headers
 from rorqual.server.services import Services
-from rorqual.server.source import dialect_of, source_of
+from rorqual.server.source import dialect_of, source_of, text_headers
 from rorqual.server.wire.answer import to_json
 
 _REASONS: Final = {429: b"Too Many Requests", 503: b"Service Unavailable", 529: b"Overloaded"}
@@ -56,7 +56,7 @@ class Door:
         dialect = self._dialects.get(path)
         if dialect is None or self._services.draining:
             return None
-        headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(raw)}
+        headers = text_headers(raw)
         if not headers.get("content-length", "").isdigit() or "expect" in headers:
             return None
         account_id = self._account_of(headers)

@@ -39,8 +39,8 @@ from rorqual.platform import (
     Ticket,
     TokenCounts,
 )
-from rorqual.server.backends import Backend, BackendState, Chunk, GenerationRequest, Prepared
-from rorqual.server.backends.base import joined, num_characters
+from rorqual.server.backends import Backend, Chunk, GenerationRequest, Prepared
+from rorqual.server.backends.base import joined, num_characters, state_once_loaded
 from rorqual.server.inbox import Inbox
 from rorqual.server.services import Asker, Services, outcome_of
 from rorqual.server.tally import Tally
@@ -48,7 +48,6 @@ from rorqual.server.tally import Tally
 _MAX_PENDING_CHUNKS: Final = 4096  # of a reader that takes nothing; then the request is cut off
 _MARGIN_SECONDS: Final = 60.0
 _LOADING_SECONDS: Final = 120.0  # that a local request waits for its model
-_LOOK_SECONDS: Final = 0.05
 _PIECE_SECONDS: Final = 0.02  # between two pieces of a stream: faster than that nobody reads
 _CANCEL_SECONDS: Final = 5.0  # for a backend to say what a cancelled request has used
 Outcome = Literal["finished", "expired", "cancelled", "failed"]
@@ -207,7 +206,7 @@ class Generation:
     def _submit_once(self) -> None:
         """Hands it to the backend, if its turn has come and nobody has given it up."""
         ticket = self._ticket
-        if self._submitted or ticket is None or ticket.started.exception() is not None:
+        if self._submitted or self._settled or ticket is None or ticket.started.exception():
             return
         self._submitted = True
         self.started_seconds = time.monotonic()
@@ -220,10 +219,10 @@ class Generation:
                     prepared, lambda found, offset=offset: self._take(found, offset)
                 )
         except Exception as error:  # raised to the reader, who may not be here
-            self._failure = error
+            self._failure, self._outcome = error, "failed"
             self.cancel()
             self._open.clear()
-            self._free_place()
+            asyncio.get_running_loop().call_soon(self._free_place)
             self._inbox.wake(at_once=True)
 
     def _take(self, chunks: list[Chunk], offset: int) -> None:
@@ -357,6 +356,11 @@ class Generation:
         return not self._open and not self._inbox
 
     @property
+    def deadline_seconds(self) -> float:
+        """How long it may still take."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    @property
     def is_complete(self) -> bool:
         """Whether it has come to its end without a failure, and was settled."""
         return self.has_ended and self._outcome in ("finished", "expired")
@@ -376,13 +380,15 @@ class Generation:
     async def close(self) -> None:
         """Cancels what runs, settles, frees the place. Again does nothing."""
         try:
-            if self._open and self._submitted and not self._settled:
+            if not self._submitted:
+                self.leave()
+            elif self._open and not self._settled:
                 await self._end_early()
         finally:
             try:
                 await self._settle()
             finally:
-                self._leave()
+                self.leave()
 
     async def _end_early(self) -> None:
         """Cancels, and waits a moment for the backend to end, so that the place is free."""
@@ -397,7 +403,8 @@ class Generation:
             used = self.prompt_tokens + self._generated_tokens
             self._services.platform.admission.finish(self._ticket, used, is_read=False)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Its reader has all of it, or it is given up: it counts no more. Again does nothing."""
         ticket, self._ticket = self._ticket, None
         if ticket is None:
             return
@@ -489,11 +496,3 @@ def _scaled(services: Services, request: GenerationRequest) -> GenerationRequest
         return request
     left = services.platform.admission.ladder.thinking_tokens(budget)
     return replace(request, sampling={**request.sampling, "thinking_budget": left})
-
-
-async def state_once_loaded(backend: Backend, timeout_seconds: float) -> BackendState:
-    """The state of a backend that is not loading any more, or still is after so long."""
-    deadline = time.monotonic() + timeout_seconds
-    while (state := backend.stats().state) == "loading" and time.monotonic() < deadline:
-        await asyncio.sleep(_LOOK_SECONDS)
-    return state

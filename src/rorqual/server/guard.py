@@ -24,7 +24,7 @@ from rorqual.server.errors import Dialect
 from rorqual.server.identity import CHANGE_HEADER
 from rorqual.server.replies import error_reply
 from rorqual.server.services import Services
-from rorqual.server.source import dialect_of, source_of
+from rorqual.server.source import dialect_of, source_of, text_headers
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -60,9 +60,7 @@ class Guard:
             return
         started = time.monotonic()
         request_id = f"req-{secrets.token_hex(12)}"
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers = text_headers(scope["headers"])
         dialect = dialect_of(scope["path"])
         self._place(scope, headers, request_id, dialect)
         status = 500

@@ -87,7 +87,8 @@ class DoorProtocol(WatchedReader):
 
     def on_headers_complete(self) -> None:
         self._unset_keepalive_if_required()  # a refusal in the same packet has set it
-        self._refusal = self._at_the_door()
+        # What comes behind a request that closes the connection is not read.
+        self._refusal = b"" if self.transport.is_closing() else self._at_the_door()
         if self._refusal is None:
             super().on_headers_complete()
 
@@ -99,11 +100,12 @@ class DoorProtocol(WatchedReader):
         if self._refusal is None:
             super().on_message_complete()
             return
-        self.transport.write(self._refusal)
+        if self._refusal:
+            self.transport.write(self._refusal)
+            if not self._stays:
+                self.transport.close()
+            self.on_response_complete()
         self._refusal = None
-        if not self._stays:
-            self.transport.close()
-        self.on_response_complete()
 
     def _at_the_door(self) -> bytes | None:
         """The refusal, unless an answer is under way, or there are too many connections."""

@@ -1,8 +1,17 @@
 """Where a request comes from, and in whose words it is answered: known from path and headers."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from rorqual.server.errors import Dialect
+
+
+def text_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers as text; what comes more than once is joined by commas (RFC 9110, section 5.3)."""
+    headers: dict[str, str] = {}
+    for name_bytes, value_bytes in raw:
+        name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def dialect_of(path: str) -> Dialect:
