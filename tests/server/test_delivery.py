@@ -19,7 +19,7 @@ from rorqual.config.server import ServerConfig
 from rorqual.errors import EngineError
 from rorqual.platform import Busy, Platform
 from rorqual.platform.tables import generations
-from rorqual.server import Models, Services, create_app
+from rorqual.server import Models, Services, answering, create_app
 from rorqual.server.backends import Chunk, EngineBackend, GenerationRequest, ModelInfo
 from rorqual.server.backends.base import TextInput, TokenLogprob
 from rorqual.server.backends.process_link import ProcessLink
@@ -499,3 +499,33 @@ def test_a_request_that_is_given_up_in_the_queue_is_not_run(
 
     asyncio.run(run())
     assert names == ["cmpl-0"]
+
+
+def test_a_reader_who_never_takes_it_all_is_let_go_after_the_deadline(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "_READ_SECONDS", 0.2)
+    services = services_of(tokenizer, tmp_path, admission={"deadline_seconds": 1})
+
+    async def run() -> float:
+        key = make_key(services)
+        await services.start()
+        app, begun = create_app(services), time.monotonic()
+
+        async def stuck(scope: Any, receive: Any, _: Any) -> None:
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    await asyncio.Event().wait()
+
+            await app(scope, receive, send)
+
+        try:
+            await asyncio.wait_for(exchange(stuck, key, lambda _: False), 20)
+            user = services.platform.keys.authenticate(key).user.id
+            assert services.platform.ledger.balance(user).reserved_nano == 0
+            return time.monotonic() - begun
+        finally:
+            await services.stop()
+
+    assert 1.0 < asyncio.run(run()) < 10
+    assert services.platform.admission.stats().num_running == 0
