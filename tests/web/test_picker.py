@@ -52,6 +52,7 @@ def test_a_model_is_fetched_with_its_progress_shown_and_then_chosen(
 
 def test_a_fetch_is_cancelled_and_tried_again_by_the_keyboard(page: Any, fake: FakeServer) -> None:
     page.goto(fake.url)
+    expect(page.locator(".picker-name")).to_have_text("Rorqual Pocket")  # they have come
     page.focus(".picker")
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowUp")  # from the first to the last
@@ -74,6 +75,25 @@ def test_a_fetch_is_cancelled_and_tried_again_by_the_keyboard(page: Any, fake: F
     assert fake.requests.count(f"POST {FETCH}") == 2 + 1
     page.keyboard.press("Escape")
     expect(page.locator(".menu")).to_have_count(0)
+
+
+def test_a_picker_that_is_opened_early_has_its_keys_when_the_models_come(
+    page: Any, fake: FakeServer
+) -> None:
+    held: list[Any] = []
+    page.route("**/api/models", lambda route: held.append(route))
+    page.goto(fake.url)
+    page.focus(".picker")
+    page.keyboard.press("Enter")
+    expect(page.locator(".menu")).to_have_count(1)
+    expect(page.locator("[role^=menuitem]")).to_have_count(0)
+    page.wait_for_timeout(50)
+    assert held, "the page has asked for its models"
+    for route in held:
+        route.continue_()
+    expect(page.locator("[role^=menuitem]").first).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(item(page, TITLE)).to_be_focused()
 
 
 def test_a_phone_in_chinese_is_told_how_far_it_is(open_page: PagesIn, fake: FakeServer) -> None:

@@ -31,9 +31,13 @@ interface MenuProps {
 export function Menu({ label, button, buttonClass = "icon-button", items, side = "right", up = false }: MenuProps): VNode {
   const [isOpen, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
+  const isEmpty = items.length === 0;
+  useLayoutEffect(() => {
+    // Also where they come after it was opened: until then the focus is on the button.
+    if (isOpen && !isEmpty) root.current!.querySelector<HTMLElement>("[role^=menuitem]")?.focus();
+  }, [isOpen, isEmpty]);
   useLayoutEffect(() => {
     if (!isOpen) return;
-    root.current!.querySelector<HTMLElement>("[role^=menuitem]")?.focus();
     const away = (event: Event): void => {
       if (!root.current!.contains(event.target as Node)) setOpen(false);
     };
