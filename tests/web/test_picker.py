@@ -65,6 +65,7 @@ def test_a_fetch_is_cancelled_and_tried_again_by_the_keyboard(page: Any, fake: F
     assert fake.requests.count(f"DELETE {FETCH}") == 1
     expect(page.locator("[role^=menuitem]:focus")).to_have_count(1)  # not lost with its line
     item(page, TITLE).press("Enter")
+    expect(item(page, TITLE)).to_contain_text("fetching")  # the server has it, before it fails
     error = {"code": "unreachable", "message": "no network"}
     fake.state.fetch = {"state": "failed", "received": 0, "error": error}
     expect(item(page, TITLE)).to_contain_text("does not reach the package index")
