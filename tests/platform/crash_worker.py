@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from rorqual.platform import InsufficientBalance, Platform, database
+from rorqual.platform import InsufficientBalance, Platform, group_commit
 from tests.platform.conftest import server_config
 
 FLUSH_TOKENS = 8
@@ -87,7 +87,7 @@ class Client:
 
 def main() -> None:
     url, world_path, seed, num_threads, num_requests, synchronous = sys.argv[1:]
-    database.SYNCHRONOUS = {True: synchronous, False: "NORMAL"}  # type: ignore[misc]
+    group_commit.SYNCHRONOUS = {True: synchronous, False: "NORMAL"}  # type: ignore[misc]
     platform = Platform.open(server_config(url, metering=METERING))
     users = [user.id for user in platform.accounts.page()]
     world = os.open(world_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

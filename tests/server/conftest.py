@@ -26,6 +26,7 @@ from tests.server.scripted import ScriptRunner, make_engine, make_tokenizer
 from tests.server.served import save_tiny_model
 
 MODEL = "whale"
+UNIT = 10**9  # of money
 PRICES = [{"model": MODEL, "cache_hit": "1", "input": "10", "output": "100", "reasoning": "200"}]
 
 
@@ -62,6 +63,14 @@ class Running:
         self.server.should_exit = True
         self.thread.join(20)
         assert not self.thread.is_alive(), "the server does not stop"
+
+
+def new_key(server: Running, name: str, *, money: int = UNIT, **fields: Any) -> tuple[str, str]:
+    """(user id, key) of a fresh account."""
+    user = server.platform.accounts.create(name, None)
+    if money:
+        server.platform.ledger.top_up(user.id, money, f"first-{name}")
+    return user.id, server.platform.keys.create(user.id, "test", **fields).secret
 
 
 def serve(services: Services) -> Running:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.server.conftest import MODEL, Running, ServerFactory
+from tests.server.conftest import MODEL, Running, ServerFactory, new_key
 from tests.server.scripted import ScriptRunner, make_tokenizer
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
@@ -136,16 +136,10 @@ def test_a_client_that_dies_frees_its_place_while_the_engine_stands_still(held: 
     wait_until(lambda: running(held) == 0)
 
 
-def new_key(server: Running, name: str) -> str:
-    user = server.platform.accounts.create(name, None)
-    server.platform.ledger.top_up(user.id, 10**12, name)
-    return server.platform.keys.create(user.id, "k").secret
-
-
 def test_a_prefix_is_found_by_its_own_account_and_user_alone(start_server: ServerFactory) -> None:
     """What is never found in another's cache cannot be timed."""
     server = start_server(mode="platform")
-    keys = [new_key(server, name) for name in ("one", "two")]
+    keys = [new_key(server, name, money=10**12)[1] for name in ("one", "two")]
     text = "The whale swims in the wide ocean and sings. " * 12
 
     def cached_tokens(key: str, **fields: object) -> int:

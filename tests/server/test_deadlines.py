@@ -9,9 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from rorqual.platform.tables import generations
-from tests.server.conftest import MODEL, Running, ServerFactory, scripted_backend
+from tests.server.conftest import MODEL, Running, ServerFactory, new_key, scripted_backend
 from tests.server.scripted import ScriptRunner, make_tokenizer
-from tests.server.test_platform_mode import new_key
 
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 300,
        "ignore_eos": True}  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.conftest import MODEL, Running, ServerFactory
+from tests.server.conftest import MODEL, Running, ServerFactory, new_key
 from tests.server.scripted import ScriptRunner, make_tokenizer
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -69,7 +69,7 @@ def full(start_server: ServerFactory) -> Iterator[Full]:
                    "max_per_account": 2},
         http={"trusted_proxies": ["127.0.0.1"]},
     )  # fmt: skip
-    found = Full(server, gate, new_key(server, "crowd"))
+    found = Full(server, gate, new_key(server, "crowd")[1])
     path = "/v1/chat/completions"
     crowd = [threading.Thread(target=found.post, args=(path,), kwargs={"json": CHAT})
              for _ in range(2)]  # fmt: skip
@@ -80,12 +80,6 @@ def full(start_server: ServerFactory) -> Iterator[Full]:
     gate.set()
     for thread in crowd:
         thread.join()
-
-
-def new_key(server: Running, name: str) -> str:
-    user = server.platform.accounts.create(name, None)
-    server.platform.ledger.top_up(user.id, 10**9, name)
-    return server.platform.keys.create(user.id, "test").secret
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -138,14 +132,14 @@ def test_who_is_unknown_or_has_room_comes_in(full: Full) -> None:
     assert full.post("/v1/chat/completions", "sk-nobody", json=CHAT).status_code == 401
     with full.server.http as http:
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 401
-    other = new_key(full.server, "other")
+    other = new_key(full.server, "other")[1]
     answers: list[httpx.Response] = []
     thread = threading.Thread(
         target=lambda: answers.append(full.post("/v1/chat/completions", other, json=CHAT))
     )
     thread.start()
     full.wait_for(3)
-    late = full.post("/v1/chat/completions", new_key(full.server, "late"), json=CHAT)
+    late = full.post("/v1/chat/completions", new_key(full.server, "late")[1], json=CHAT)
     assert late.status_code == 503, "the queue is full"
     full.gate.set()
     thread.join()
@@ -171,7 +165,7 @@ def test_behind_a_proxy_the_address_is_the_one_that_it_names(
 
 def test_an_answer_under_way_is_not_overtaken(full: Full) -> None:
     """A refusal behind an answer on the same connection waits for it."""
-    key, body = new_key(full.server, "patient"), json.dumps(CHAT).encode()
+    key, body = new_key(full.server, "patient")[1], json.dumps(CHAT).encode()
 
     def request(secret: str) -> bytes:
         return (
@@ -249,7 +243,7 @@ def test_an_answer_behind_a_refusal_outlives_the_idle_time(start_server: ServerF
         admission={"max_per_account": 1},
         http={"idle_seconds": 1},
     )
-    full = Full(server, gate, new_key(server, "crowd"))
+    full = Full(server, gate, new_key(server, "crowd")[1])
     inside = threading.Thread(
         target=full.post, args=("/v1/chat/completions",), kwargs={"json": CHAT}
     )
@@ -264,7 +258,7 @@ def test_an_answer_behind_a_refusal_outlives_the_idle_time(start_server: ServerF
         )
 
     threading.Timer(2.5, gate.set).start()
-    both = request(full.key) + request(new_key(server, "patient"), "Connection: close\r\n")
+    both = request(full.key) + request(new_key(server, "patient")[1], "Connection: close\r\n")
     found = raw(full, both.encode())
     inside.join()
     assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"429", b"200"]

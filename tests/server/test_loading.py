@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rorqual.server.backends.base import state_once_loaded
+from rorqual.server.models import state_once_loaded
 
 
 class Loading:

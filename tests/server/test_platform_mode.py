@@ -9,12 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from rorqual.platform.challenge import leading_zero_bits
-from tests.server.conftest import MODEL, Running, ServerFactory
+from tests.server.conftest import MODEL, UNIT, Running, ServerFactory, new_key
 from tests.server.scripted import ScriptRunner, make_tokenizer
 
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20}
 CHANGE = {"x-rorqual": "1"}
-UNIT = 10**9
 
 
 ServerOn = Callable[[str], Running]
@@ -43,14 +42,6 @@ def server(server_on: ServerOn, request: pytest.FixtureRequest) -> Running:
 def money_server(server_on: ServerOn, request: pytest.FixtureRequest) -> Running:
     """For what touches money and ownership: both databases, always."""
     return server_on(request.param)
-
-
-def new_key(server: Running, name: str, *, money: int = UNIT, **fields: object) -> tuple[str, str]:
-    """(user id, key) of a fresh account."""
-    user = server.platform.accounts.create(name, None)
-    if money:
-        server.platform.ledger.top_up(user.id, money, f"first-{name}")
-    return user.id, server.platform.keys.create(user.id, "test", **fields).secret  # type: ignore[arg-type]
 
 
 def ask(server: Running, key: str | None, path: str = "/v1/chat/completions", **fields: object):

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from rorqual.config.server import DatabaseConfig
 from rorqual.errors import ConfigError
-from rorqual.platform.group_commit import SYNCHRONOUS, GroupCommitWriter, discard, named_failure
+from rorqual.platform.group_commit import GroupCommitWriter, discard, named_failure
 from rorqual.platform.statements import Statement, run_text
 
 T = TypeVar("T")
@@ -41,9 +41,7 @@ class Database:
         self._reader = _make_engine(self.url, config, readonly=True)
         if self.is_sqlite:
             self._engine = _make_engine(self.url, config, readonly=False)
-            self._writer = GroupCommitWriter(
-                self._engine, config.max_commit_operations, SYNCHRONOUS
-            )
+            self._writer = GroupCommitWriter(self._engine, config.max_commit_operations)
         else:
             self._engine = self._reader
             self._pool = ThreadPoolExecutor(config.max_connections, "rorqual-database")

@@ -11,7 +11,7 @@ power cut may take it back until the next synced commit, which carries all befor
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -54,11 +54,8 @@ class _Operation:
 class GroupCommitWriter:
     """Runs operations of many threads in shared transactions, in the order they came."""
 
-    def __init__(
-        self, engine: Engine, max_operations: int, levels: Mapping[bool, str] = SYNCHRONOUS
-    ) -> None:
+    def __init__(self, engine: Engine, max_operations: int) -> None:
         self._engine = engine
-        self._levels = levels
         self._max_operations = max_operations
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._held: list[_Operation | None] = []  # taken from the queue, for the next batch
@@ -96,8 +93,8 @@ class GroupCommitWriter:
             try:
                 if connection is None:
                     connection, level = self._engine.connect(), None
-                if level != self._levels[first.synced]:
-                    level = self._levels[first.synced]
+                if level != SYNCHRONOUS[first.synced]:
+                    level = SYNCHRONOUS[first.synced]
                     run_text(connection, f"PRAGMA synchronous={level}")
                 run_text(connection, "BEGIN IMMEDIATE")
                 self._run_batch(connection, batch)

@@ -158,7 +158,7 @@ class Answering:
         if body or is_last:
             message = {"type": "http.response.body", "body": body, "more_body": not is_last}
             await self._bounded(send, message)
-        if is_last:
+        if is_last and self._generation.has_ended:  # else its place is still taken
             self._generation.leave()
 
     async def _bounded(self, send: Send, message: Message) -> None:

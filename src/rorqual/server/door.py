@@ -8,24 +8,22 @@ statuses are those of the usual way.
 """
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
 from rorqual.errors import RequestError
 from rorqual.platform import Refused
-from rorqual.server.errors import Dialect, error_body, error_headers, status_of
-from rorqual.server.identity import key_in
-from rorqual.server.replies import raw_headers
+from rorqual.server.errors import Dialect, dialect_of
+from rorqual.server.identity import known_account
+from rorqual.server.replies import RawHeaders, common_headers, error_reply, new_request_id
 from rorqual.server.services import Services
-from rorqual.server.source import dialect_of, source_of, text_headers
-from rorqual.server.wire.answer import to_json
+from rorqual.server.source import source_of, text_headers
 
-_REASONS: Final = {429: b"Too Many Requests", 503: b"Service Unavailable", 529: b"Overloaded"}
-_PLAIN_HEADERS: Final = {"content-type": "application/json", "x-content-type-options": "nosniff"}
 _LOG_SECONDS: Final = 1.0
-RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Door:
@@ -59,7 +57,7 @@ class Door:
         headers = text_headers(raw)
         if not headers.get("content-length", "").isdigit() or "expect" in headers:
             return None
-        account_id = self._account_of(headers)
+        account_id = known_account(self._services, headers)
         if account_id is None:
             return None
         address, _ = source_of(client, headers, self._proxies)
@@ -70,16 +68,10 @@ class Door:
         try:
             self._services.platform.admission.check(account_id, address)
         except Refused as refused:
-            self._note(path, refused, status_of(refused, dialect), account_id)
-            return _response(refused, dialect, extra)
+            reply = error_reply(refused, dialect)
+            self._note(path, refused, reply.status_code, account_id)
+            return _on_the_wire(reply, extra)
         return None
-
-    def _account_of(self, headers: dict[str, str]) -> str | None:
-        services = self._services
-        if services.is_local:
-            return services.local_user.id
-        key = key_in(headers)
-        return None if key is None else services.known_keys.account_of(key)
 
     def _note(self, path: bytes, refused: Refused, status: int, account_id: str) -> None:
         """Counted one by one, logged together: a flood must not fill the log."""
@@ -98,15 +90,7 @@ class Door:
         self._services.log.line("refused", codes=codes, num_accounts=num_accounts)
 
 
-def _response(refused: Refused, dialect: Dialect, extra: RawHeaders) -> bytes:
-    status = status_of(refused, dialect)
-    body = to_json(error_body(refused, dialect, status)).encode("utf-8", "replace")
-    headers = {
-        **_PLAIN_HEADERS,
-        **error_headers(refused),
-        "content-length": str(len(body)),
-        "x-request-id": f"req-{secrets.token_hex(12)}",
-    }
-    lines = [name + b": " + value for name, value in [*extra, *raw_headers(headers)]]
-    first = b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b""))
-    return b"\r\n".join([first, *lines, b"", body])
+def _on_the_wire(reply: Response, extra: RawHeaders) -> bytes:
+    headers = [*extra, *reply.raw_headers, *common_headers(new_request_id())]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"%s%s\r\n%s" % (STATUS_LINE[reply.status_code], lines, reply.body)

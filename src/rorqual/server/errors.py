@@ -51,6 +51,17 @@ _ANTHROPIC_TYPES: Final = {
 INTERNAL: Final = "something failed on our side; the request was not carried out, try again"
 
 
+def dialect_of(path: str) -> Dialect:
+    """The format that a path's answers, errors too, are in."""
+    if path.startswith("/anthropic"):
+        return "anthropic"
+    if path.startswith("/v1"):
+        return "openai"
+    if path.startswith(("/chat", "/beta", "/completions", "/models", "/user")):
+        return "deepseek"
+    return "app"
+
+
 def status_of(error: BaseException, dialect: Dialect) -> int:
     """The HTTP status of an error."""
     if isinstance(error, NotAuthenticated):

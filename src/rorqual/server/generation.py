@@ -40,8 +40,9 @@ from rorqual.platform import (
     TokenCounts,
 )
 from rorqual.server.backends import Backend, Chunk, GenerationRequest, Prepared
-from rorqual.server.backends.base import joined, num_characters, state_once_loaded
+from rorqual.server.backends.base import joined, num_characters
 from rorqual.server.inbox import Inbox
+from rorqual.server.models import state_once_loaded
 from rorqual.server.services import Asker, Services, outcome_of
 from rorqual.server.tally import Tally
 

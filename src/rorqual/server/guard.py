@@ -5,7 +5,6 @@ nobody is asked for a key, so only names of this machine are answered and no for
 anything: a website must not use the visitor's server (DNS rebinding, cross-site posts).
 """
 
-import secrets
 import time
 import traceback
 from collections.abc import Collection, Mapping
@@ -20,11 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rorqual.errors import RequestError, RorqualError
 from rorqual.platform import Refused
 from rorqual.server.door import Door
-from rorqual.server.errors import Dialect
+from rorqual.server.errors import Dialect, dialect_of
 from rorqual.server.identity import CHANGE_HEADER
-from rorqual.server.replies import error_reply
+from rorqual.server.replies import common_headers, error_reply, new_request_id
 from rorqual.server.services import Services
-from rorqual.server.source import dialect_of, source_of, text_headers
+from rorqual.server.source import source_of, text_headers
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -59,7 +58,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        request_id = f"req-{secrets.token_hex(12)}"
+        request_id = new_request_id()
         headers = text_headers(scope["headers"])
         dialect = dialect_of(scope["path"])
         self._place(scope, headers, request_id, dialect)
@@ -70,11 +69,7 @@ class Guard:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                message["headers"] = [*message["headers"], *common_headers(request_id)]
             await send(message)
 
         try:

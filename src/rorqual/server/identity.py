@@ -25,16 +25,15 @@ async def asker_of(services: Services, request: Request) -> Asker:
     A request for an answer that has no place anyway, and that the door could not tell, is refused
     here, before it is read.
     """
+    _check_room(services, request)
     address, deadline = address_of(request), wanted_seconds(request.headers)
     if services.is_local:
-        _check_room(services, request, services.local_user.id)
         return Asker(services.local_user, None, address, deadline)
     key = key_in(request.headers)
     if key is None:
         raise NotAuthenticated(
             "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
         )
-    _check_room(services, request, services.known_keys.account_of(key))
     caller = await services.look_up(services.platform.keys.authenticate, key)
     services.known_keys.note(key, caller.user.id)
     return Asker(caller.user, caller.key, address, deadline)
@@ -83,12 +82,23 @@ def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
     return hashlib.blake2b(named, digest_size=16).digest()
 
 
-def _check_room(services: Services, request: Request, account_id: str | None) -> None:
+def _check_room(services: Services, request: Request) -> None:
     """Raises what admission would say to any request of this account, if it is known."""
-    if account_id is None or not request.scope["rorqual.generates"]:
+    if not request.scope["rorqual.generates"]:
         return
-    request.scope["rorqual.user_id"] = account_id
-    services.platform.admission.check(account_id, address_of(request))
+    account_id = known_account(services, request.headers)
+    if account_id is not None:
+        request.scope["rorqual.user_id"] = account_id
+        services.platform.admission.check(account_id, address_of(request))
+
+
+def known_account(services: Services, headers: Mapping[str, str]) -> str | None:
+    """Whose request this is, if that is known without asking the database. To refuse by, never to
+    let in: a key may have been revoked."""
+    if services.is_local:
+        return services.local_user.id
+    key = key_in(headers)
+    return None if key is None else services.known_keys.account_of(key)
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:

@@ -1,8 +1,10 @@
 """The models that a server offers, by name and alias."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from rorqual.checkpoint import resolve_directory
 from rorqual.checkpoint.weights import open_weights
@@ -19,9 +21,11 @@ from rorqual.server.backends import (
     ProcessLink,
     UpstreamBackend,
 )
-from rorqual.server.backends.base import Thinking
+from rorqual.server.backends.base import BackendState, Thinking
 from rorqual.server.backends.process_link import engine_settings
 from rorqual.tokenizer import Tokenizer
+
+_LOOK_SECONDS: Final = 0.05
 
 
 class Models:
@@ -141,3 +145,11 @@ def thinking_of(tokenizer: Tokenizer) -> Thinking:
     except RequestError:  # it came without a template: it completes text, it does not chat
         return "never"
     return "choice" if inputs & {"thinking", "enable_thinking"} else "always"
+
+
+async def state_once_loaded(backend: Backend, timeout_seconds: float) -> BackendState:
+    """The state of a backend that is not loading any more, or still is after so long."""
+    deadline = time.monotonic() + timeout_seconds
+    while (state := backend.stats().state) == "loading" and time.monotonic() < deadline:
+        await asyncio.sleep(_LOOK_SECONDS)
+    return state

@@ -1,5 +1,6 @@
 """Small answers: JSON, errors, headers."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,20 @@ from rorqual.server.generation import Generation
 from rorqual.server.services import Services
 from rorqual.server.wire.answer import to_json
 
+RawHeaders = list[tuple[bytes, bytes]]
 
-def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+
+def new_request_id() -> str:
+    """What names a request in its answer, the log and the ledger."""
+    return f"req-{secrets.token_hex(12)}"
+
+
+def common_headers(request_id: str) -> RawHeaders:
+    """What every answer carries."""
+    return [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+
+
+def raw_headers(headers: Mapping[str, str]) -> RawHeaders:
     """Headers as ASGI has them."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
             for name, value in headers.items()]  # fmt: skip

@@ -1,8 +1,6 @@
-"""Where a request comes from, and in whose words it is answered: known from path and headers."""
+"""Where a request comes from: its headers as text, the address behind its proxies."""
 
 from collections.abc import Collection, Iterable, Mapping
-
-from rorqual.server.errors import Dialect
 
 
 def text_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -12,17 +10,6 @@ def text_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
-
-
-def dialect_of(path: str) -> Dialect:
-    """The format that a path's answers, errors too, are in."""
-    if path.startswith("/anthropic"):
-        return "anthropic"
-    if path.startswith("/v1"):
-        return "openai"
-    if path.startswith(("/chat", "/beta", "/completions", "/models", "/user")):
-        return "deepseek"
-    return "app"
 
 
 def source_of(

@@ -6,8 +6,6 @@ its last. Callbacks come on the event loop's thread, and never from within `subm
 may submit the next request.
 """
 
-import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
@@ -136,7 +134,6 @@ def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
     return found
 
 
-_LOOK_SECONDS: Final = 0.05
 LONG_CHARACTERS: Final = 20_000  # above, templates and tokenizers run in a thread
 
 
@@ -239,11 +236,3 @@ class Backend(Protocol):
     def detokenize(self, token_ids: list[int]) -> str:
         """Text of ids."""
         ...
-
-
-async def state_once_loaded(backend: Backend, timeout_seconds: float) -> BackendState:
-    """The state of a backend that is not loading any more, or still is after so long."""
-    deadline = time.monotonic() + timeout_seconds
-    while (state := backend.stats().state) == "loading" and time.monotonic() < deadline:
-        await asyncio.sleep(_LOOK_SECONDS)
-    return state
