@@ -392,7 +392,7 @@ def test_what_a_backend_raises_reaches_the_reader(
     """Also where somebody else's end has submitted it: the second waits for the first."""
     services = services_of(tokenizer, tmp_path, admission={"max_running": 1})
     backend = services.models.get(MODEL)
-    submit, names = backend.submit, list[str]()
+    submit, names, statuses = backend.submit, list[str](), list[int]()
 
     def once(prepared: Any, on_chunks: Any) -> None:
         names.append(prepared.request.id)
@@ -407,12 +407,22 @@ def test_what_a_backend_raises_reaches_the_reader(
         await services.start()
         try:
             app = create_app(services)
-            asked = (exchange(app, key, lambda _: False) for _ in range(3))
+
+            async def watched(scope: Any, receive: Any, send: Any) -> None:
+                async def sent(message: Any) -> None:
+                    if message["type"] == "http.response.start":
+                        statuses.append(message["status"])
+                    await send(message)
+
+                await app(scope, receive, sent)
+
+            asked = (exchange(watched, key, lambda _: False) for _ in range(3))
             return await asyncio.wait_for(asyncio.gather(*asked), 30)
         finally:
             await services.stop()
 
     sent = asyncio.run(three())
+    assert sorted(statuses) == [200, 200, 500]
     assert sorted(sum(tokens) for tokens in sent) == [0, 120, 120]
     assert services.platform.admission.stats().num_running == 0
 
@@ -529,3 +539,55 @@ def test_a_reader_who_never_takes_it_all_is_let_go_after_the_deadline(
 
     assert 1.0 < asyncio.run(run()) < 10
     assert services.platform.admission.stats().num_running == 0
+
+
+def test_a_failure_that_is_told_early_keeps_the_place_until_the_engine_has_let_go(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The books fail in the middle of an answer; the engine is still writing."""
+    gate, steps, logs, running = threading.Event(), list[int](), list[int](), list[int]()
+
+    def pause() -> None:
+        steps.append(1)
+        if len(steps) > 40:
+            gate.wait(20)
+
+    services = services_of(tokenizer, tmp_path, pause=pause)
+    log = services.platform.ledger.submit_log
+
+    def log_once(*given: Any) -> "Future[None]":
+        logs.append(1)
+        if len(logs) == 1:
+            return log(*given)
+        late: Future[None] = Future()
+        late.set_exception(Busy("full", 2.0))
+        return late
+
+    monkeypatch.setattr(services.platform.ledger, "submit_log", log_once)
+
+    async def run() -> None:
+        key = make_key(services)
+        await services.start()
+        app = create_app(services)
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            async def sent(message: Any) -> None:
+                if message["type"] == "http.response.body" and not message.get("more_body"):
+                    assert b'"error"' in message["body"]
+                    asyncio.get_running_loop().call_soon(look)
+                else:
+                    await send(message)
+
+            await app(scope, receive, sent)
+
+        def look() -> None:
+            running.append(services.platform.admission.stats().num_running)
+            gate.set()
+
+        try:
+            await exchange(watched, key, lambda _: False)
+        finally:
+            await services.stop()
+
+    asyncio.run(run())
+    assert running == [1] and services.platform.admission.stats().num_running == 0

@@ -157,10 +157,16 @@ def test_behind_a_proxy_the_address_is_the_one_that_it_names(
         "check",
         lambda account, address: (asked.append(address), check(account, address)),
     )
-    headers = {"authorization": f"Bearer {full.key}", "x-forwarded-for": "10.0.0.9, 203.0.113.7"}
+    key, name = ("authorization", f"Bearer {full.key}"), "x-forwarded-for"
+    one_line, two_lines = (
+        [key, (name, "10.0.0.9, 203.0.113.7")],
+        [key, (name, "10.0.0.9"), (name, "203.0.113.7")],
+    )
+    own = [key, (name, "10.0.0.9"), (name, "127.0.0.1")]  # the last is a proxy of ours
     with full.server.http as http:
-        assert http.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 429
-    assert asked == ["203.0.113.7"]
+        for headers in (one_line, two_lines, own):
+            assert http.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 429
+    assert asked == ["203.0.113.7", "203.0.113.7", "10.0.0.9"]
 
 
 def test_an_answer_under_way_is_not_overtaken(full: Full) -> None:
@@ -206,10 +212,13 @@ def test_who_wants_the_connection_closed_gets_it_closed(full: Full, first: str) 
     found = raw(
         full,
         f"POST /v1/chat/completions?beta=true {first}\r\nHost: localhost\r\nX-Api-Key: {full.key}"
-        f"\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(),
+        f"\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),  # is not read any more
     )
     assert found.startswith(b"HTTP/1.1 429 ") and b"\r\nconnection: close\r\n" in found
-    assert len(full.events("request")) == before, "it came in"
+    assert full.post("/v1/chat/completions", "sk-nobody", json=CHAT).status_code == 401
+    (last,) = full.wait_for_events("request", before + 1)[before:]
+    assert last["status"] == 401, "it, or what came behind it, came in"
 
 
 def test_what_the_guard_refuses_is_told_that(start_server: ServerFactory) -> None:

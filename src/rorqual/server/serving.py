@@ -87,8 +87,7 @@ class DoorProtocol(WatchedReader):
 
     def on_headers_complete(self) -> None:
         self._unset_keepalive_if_required()  # a refusal in the same packet has set it
-        # What comes behind a request that closes the connection is not read.
-        self._refusal = b"" if self.transport.is_closing() else self._at_the_door()
+        self._refusal = self._at_the_door()
         if self._refusal is None:
             super().on_headers_complete()
 
@@ -100,12 +99,11 @@ class DoorProtocol(WatchedReader):
         if self._refusal is None:
             super().on_message_complete()
             return
-        if self._refusal:
-            self.transport.write(self._refusal)
-            if not self._stays:
-                self.transport.close()
-            self.on_response_complete()
+        self.transport.write(self._refusal)
         self._refusal = None
+        if not self._stays:  # the parser reads nothing that comes behind
+            self.transport.close()
+        self.on_response_complete()
 
     def _at_the_door(self) -> bytes | None:
         """The refusal, unless an answer is under way, or there are too many connections."""
