@@ -320,7 +320,7 @@ def test_the_last_use_of_keys_is_written_now_and_then(
     platform.keys.note_uses()
     assert platform.database.commit_counts == commits, "nothing was used, nothing is written"
     with pytest.raises(NotAuthenticated):
-        platform.keys.authenticate(unused.secret[:-1] + "x")
+        platform.keys.authenticate(unused.secret[:-1] + "~")
 
 
 def test_a_mistyped_key_does_not_reach_the_database(

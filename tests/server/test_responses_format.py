@@ -351,7 +351,9 @@ def test_logprobs_come_with_the_text(client: openai.OpenAI) -> None:
     assert text.startswith("The whale sings.")
     deltas = [event for event in events_of(client, "Hi", **fields)
               if event.type == "response.output_text.delta"]  # fmt: skip
-    assert sum(len(event.logprobs) for event in deltas) >= len(deltas) - 1 > 0
+    streamed = [entry.token for event in deltas for entry in event.logprobs]
+    *shown, end = [entry.token for entry in entries]
+    assert streamed == shown and end == "<｜end▁of▁sentence｜>"
 
 
 def test_what_has_no_effect_is_named(server: Running) -> None:

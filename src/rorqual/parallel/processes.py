@@ -1,6 +1,7 @@
 """The processes of a run: one on a laptop, many under `torchrun`, the same code for both."""
 
 import os
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +11,8 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from rorqual.kernels.library import num_physical_cores
+
+_SECONDS_TO_DROP = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,16 @@ class Processes:
             dist.barrier(group=self.mesh.get_group())
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, and let its threads drop what they still hold.
+
+        A thread of Gloo that was put aside between telling us that a collective is done and
+        dropping its tensor would need the interpreter for that; if it finds it gone, it aborts the
+        process. Destroying the group does not wait for its threads (PyTorch's caches keep the group
+        alive), so we give them the time.
+        """
         if self.mesh is not None:
             dist.destroy_process_group()
+            time.sleep(_SECONDS_TO_DROP)
 
 
 def threads_per_process() -> int:
