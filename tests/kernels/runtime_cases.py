@@ -148,6 +148,14 @@ def blocks_for(num_tokens: int, first: int = 0) -> list[int]:
     return list(range(first, first + (num_tokens + BLOCK_TOKENS - 1) // BLOCK_TOKENS))
 
 
+def one_layer(config: ModelConfig | DenseConfig) -> ModelConfig | DenseConfig:
+    """The same network with its first layer only, which has experts if any layer has."""
+    changes = {"num_hidden_layers": 1}
+    if isinstance(config, ModelConfig):
+        changes["first_k_dense_replace"] = 0
+    return config.model_copy(update=changes)
+
+
 def distance(ours: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """max |difference| over max |reference|."""
     return float(np.abs(ours - reference).max() / np.abs(reference).max())

@@ -134,11 +134,17 @@ def silu(x: Floats) -> Floats:
     return x / (1 + np.exp(-x))
 
 
-def attend(q: Floats, k: Floats, v: Floats, scale: float) -> Floats:
-    """Causal attention of one head: [T, D], [T, D], [T, Dv] -> [T, Dv]"""
-    scores = q @ k.T * np.float32(scale)
+def attend(w: Weights, q: Floats, k: Floats, v: Floats) -> Floats:
+    """Causal attention of one head over the cache: scaled [T, D], [T, D], [T, Dv] -> [T, Dv]
+
+    Up to 256 tokens, which the runtime weighs at once.
+    """
+    rounds = w.rounds_rows and w.precision != "fp32" and q.shape[1] % 2 == 0
+    scores = (round_bf16(q) if rounds else q) @ k.T
     scores[np.triu_indices(len(q), 1)] = -np.inf
-    return softmax(scores) @ v
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    mixed = (round_bf16(weights) if rounds else weights) @ v
+    return mixed / weights.sum(axis=-1, keepdims=True)
 
 
 def rotate_pairs(x: Floats, cos: Floats, sin: Floats) -> Floats:
@@ -166,13 +172,13 @@ def latent_attention(w: Weights, config: ModelConfig, x: Floats, name: str) -> F
     latent = rms_norm(compressed[:, :rank], w.read(f"{name}.kv_a_layernorm.weight"), 1e-6)
     latent = w.cached(latent)
     k_rope = w.cached(rotate_pairs(compressed[:, rank:], cos, sin))
-    kv = (latent @ w.fine(f"{name}.kv_b_proj.weight").T).reshape(len(x), heads, -1)
+    kv_b = w.fine(f"{name}.kv_b_proj.weight").reshape(heads, -1, rank)
+    key, scale = np.concatenate((latent, k_rope), -1), np.float32(config.softmax_scale)
     out = []
     for head in range(heads):
-        q_rope = rotate_pairs(q[:, head, nope:], cos, sin)
-        query = np.concatenate((q[:, head, :nope], q_rope), -1)
-        key = np.concatenate((kv[:, head, :nope], k_rope), -1)
-        out.append(attend(query, key, kv[:, head, nope:], config.softmax_scale))
+        absorbed = q[:, head, :nope] * scale @ kv_b[head, :nope]
+        query = np.concatenate((absorbed, rotate_pairs(q[:, head, nope:], cos, sin) * scale), -1)
+        out.append(attend(w, query, key, latent) @ kv_b[head, nope:].T)
     return w.linear(np.concatenate(out, -1), f"{name}.o_proj.weight")
 
 
@@ -190,8 +196,9 @@ def grouped_attention(w: Weights, config: DenseConfig, x: Floats, name: str) -> 
             part = rotate_halves(part, cos, sin)
         parts[letter] = part if letter == "q" else w.cached(part)
     sharing = config.num_attention_heads // config.num_key_value_heads
+    scale = np.float32(config.softmax_scale)
     out = [
-        attend(q, parts["k"][head // sharing], parts["v"][head // sharing], config.softmax_scale)
+        attend(w, q * scale, parts["k"][head // sharing], parts["v"][head // sharing])
         for head, q in enumerate(parts["q"])
     ]
     return w.linear(np.concatenate(out, -1), f"{name}.o_proj.weight")
@@ -233,7 +240,8 @@ def forward(
 ) -> Floats:
     """Logits [T, V] of one sequence; routes [T, MoE layers, K].
 
-    rounds_rows: bf16 weights multiply rows rounded to bf16, those of the head apart.
+    rounds_rows: bf16 weights multiply rows rounded to bf16, those of the head apart, and a cache
+    of bf16 queries and weights rounded to bf16.
     """
     w = Weights(read, precision, rounds_rows)
     x = w.fine("model.embed_tokens.weight")[tokens]

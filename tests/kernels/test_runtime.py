@@ -23,13 +23,15 @@ from tests.kernels.runtime_cases import (
     blocks_for,
     dense_config,
     distance,
+    one_layer,
     random_model,
     random_tokens,
 )
 from tests.kernels.runtime_reference import forward, round_int4
 
-# Where one rounding step of an activation may fall to either side.
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-3, "int8": 2e-2, "int4": 4e-2}
+# Where one rounding step of an activation may fall to either side, and then shift those of later
+# tokens and layers.
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 8e-3, "int8": 2e-2, "int4": 4e-2}
 LENGTH = 70
 
 
@@ -46,6 +48,22 @@ def test_matches_the_numpy_network(library: Library, name: str, precision: Preci
     assert distance(out.logits, expected) <= TOLERANCE[precision]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_layer_rounds_where_the_numpy_network_does(
+    library: Library, name: str, precision: Precision
+) -> None:
+    # Five times more if the queries or the weights of attention alone are rounded otherwise.
+    model, tokens = random_model(one_layer(CONFIGS[name])), random_tokens(LENGTH)
+    out = model.runtime(library, precision).step(
+        batch_of([tokens], [0], [blocks_for(LENGTH)]), record_routes=True
+    )
+    expected = forward(
+        model.config, model.read, tokens, precision, out.routes, rounds_rows=library.rounds_rows
+    )
+    assert distance(out.logits, expected) <= 1e-3
+
+
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_every_instruction_set_agrees(library: Library, precision: Precision) -> None:
     for name in ("v3", "qwen3 yarn", "v3 odd sizes"):
@@ -57,7 +75,8 @@ def test_every_instruction_set_agrees(library: Library, precision: Precision) ->
             runtime = model.runtime(library.using(isa=isa), precision)
             got = runtime.step(batch, replay_routes=wanted.routes)
             expected = wanted.logits
-            if library.using(isa=isa).rounds_rows:  # in bf16, which the portable path does not
+            if precision != "fp32" and library.using(isa=isa).rounds_rows:
+                # To bf16, which the portable path does not.
                 expected = forward(
                     model.config, model.read, tokens, precision, wanted.routes, rounds_rows=True
                 )
@@ -167,7 +186,7 @@ def test_mtp_modules_draft_what_the_trained_model_predicts(
     expected = [trained.lm_head(hidden)[0].numpy() for hidden in out.mtp_hidden]
 
     runtime = model.runtime(library, precision)
-    tolerance = {"fp32": 1e-4, "bf16": 3e-2, "int8": 6e-2}[precision]
+    tolerance = {"fp32": 1e-4, "bf16": 3e-2, "int8": 8e-2}[precision]
     length = len(tokens) - 2
     batch = batch_of([tokens[:length]], [0], [[4, 2]])
     state_below = runtime.step(batch, want_hidden=True).hidden

@@ -235,6 +235,11 @@ void Step::attend_tile(const LayerWeights& w, int64_t layer, int64_t task, int p
   AttentionTask t;
   t.rows = static_cast<int>(tokens * heads);
   t.table = arguments.block_tables + low * arguments.table_width;
+  // Tasks of a sequence follow each other, and those of the next.
+  const bool sequence_ends = inside + 1 == tiles.token_tiles * tiles.head_groups;
+  const bool follows = sequence_ends && low + 1 < arguments.sequences;
+  t.next_table = t.table + arguments.table_width;
+  t.next_blocks = follows ? arguments.num_cached[low + 1] / kBlockTokens : 0;
   t.cache = runtime.layer_cache(layer);
   t.narrow = runtime.narrow_cache;
   t.block_channels = shape.cached_channels();
@@ -242,6 +247,7 @@ void Step::attend_tile(const LayerWeights& w, int64_t layer, int64_t task, int p
   t.value_channel = latent ? 0 : t.key_channel + shape.value;
   t.key_width = shape.query_width();
   t.value_width = shape.value_width();
+  t.pairs = t.narrow && runtime.bf16_pairs && t.key_width % 2 == 0;
   for (int64_t h = 0; h < heads; ++h) {
     for (int64_t i = 0; i < tokens; ++i) {
       const int64_t r = h * tokens + i, row = first_row + i;

@@ -5,6 +5,7 @@
 // the extension, and the one instruction is written out. It flushes denormals and rounds twice a
 // step; the order of k is that of every other path, whatever the number of rows.
 #include "step_tiles.h"
+#include "step_words.h"
 
 namespace rq::RQ_ISA {
 
@@ -12,11 +13,9 @@ namespace rq::RQ_ISA {
 namespace {
 
 struct Pairs {
-  using Sum = __m512;
-  RQ_INLINE Sum zero() { return _mm512_setzero_ps(); }
-  RQ_INLINE void add(Sum& sum, __m512i row, __m512i weights) {
-    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(row), "v"(weights));
-  }
+  using Sum = Vec;
+  RQ_INLINE Sum zero() { return broadcast(0.0f); }
+  RQ_INLINE void add(Sum& sum, __m512i row, __m512i weights) { add_pairs(sum, {row}, {weights}); }
 };
 
 template <int rows, int vecs>
@@ -28,7 +27,7 @@ RQ_NOINLINE void tile(int64_t deep, const uint32_t* words, int width, const uint
   for (int i = 0; i < rows; ++i) {
 #  pragma GCC unroll 4
     for (int j = 0; j < vecs; ++j) {
-      _mm512_storeu_ps(out + i * kPanelColumns + j * 16, sums[i][j]);
+      store(out + i * kPanelColumns + j * 16, sums[i][j]);
     }
   }
 }

@@ -163,7 +163,7 @@ struct Runtime {
   Scratch scratch;
   int64_t max_threads;
   bool byte_offset;  // int8 activations are stored plus 128 (what VNNI multiplies)
-  bool bf16_pairs;   // bf16 weights multiply activations rounded to bf16, two at a time
+  bool bf16_pairs;   // bf16 weights, and caches, multiply numbers rounded to bf16, two at a time
 
   int64_t block_bytes() const {
     return shape.cached_channels() * kBlockTokens * (narrow_cache ? 2 : 4);

@@ -8,6 +8,9 @@
 // A cached number is fp32, or bf16 two tokens to a 32-bit word: tokens i and i + 16 of a block in
 // word i, so that one register of words widens to two registers of tokens.
 //
+// Where the machine multiplies pairs of bf16, a narrow cache meets queries and weights rounded to
+// bf16, as in GPUs' kernels: two channels of a key at a time, two tokens of a value.
+//
 // Sums run over absolute splits of 256 tokens, merged in order: a row's result depends on nothing
 // but its own tokens.
 #pragma once
@@ -24,8 +27,11 @@ struct AttentionTask {
   const float* queries[kQueryRows];  // [key_width] each, scaled
   int last[kQueryRows];              // position of the last token each row sees
   const int32_t* table;              // physical blocks of the sequence
+  const int32_t* next_table;         // of the sequence that this thread attends to next
+  int next_blocks;                   // how many it has; may be 0
   const void* cache;                 // this layer's
   bool narrow;                       // bf16 instead of fp32
+  bool pairs;                        // bf16 times bf16, two at a time; key_width is even
   int64_t block_channels, key_channel, value_channel;
   int64_t key_width, value_width;
 };

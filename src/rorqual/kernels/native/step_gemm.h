@@ -31,7 +31,7 @@ struct Ahead {
   int64_t first, second;
 };
 static inline Ahead look_ahead(const Matrix& m, int64_t panel, Progress progress) {
-  if (progress.total <= kTileRows) return {512, 544};
+  if (progress.total <= kTileRows) return {1024, 1056};
   const int64_t next = m.panel_words(panel + 1) - m.panel_words(panel);
   if (progress.done == 0) return {next, next};
   return progress.done < 2 * kTileRows ? Ahead{next + 32, next + 32} : Ahead{0, 0};

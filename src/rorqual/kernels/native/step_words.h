@@ -16,6 +16,17 @@ RQ_INLINE Vec high_half(Words w) {
   return {
       _mm512_castsi512_ps(_mm512_and_si512(w.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
+#  if defined(RQ_BF16_PAIRS)
+// sum += the two products of each lane's bf16 pairs (AVX-512 BF16: only if `has_bf16_pairs`).
+RQ_INLINE void add_pairs(Vec& sum, Words a, Words b) {
+  __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v));
+}
+// Words of two registers of floats, the first low.
+RQ_INLINE Words to_pairs(Vec low, Vec high) {
+  const __m512i a = _mm512_cvtepu16_epi32(narrow(low)), b = _mm512_cvtepu16_epi32(narrow(high));
+  return {_mm512_or_si512(a, _mm512_slli_epi32(b, 16))};
+}
+#  endif
 #elif defined(__AVX2__)
 struct Words {
   __m256i v;
