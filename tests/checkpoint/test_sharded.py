@@ -22,6 +22,7 @@ from rorqual.checkpoint import (
     full_state_dict, full_tensors, load_model, on_first_process, save_model, save_training_state,
 )
 from rorqual.errors import CheckpointError, CapacityError
+from rorqual.parallel import Processes
 
 folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -48,7 +49,7 @@ try:
     on_first_process(fail)
 except (CapacityError, CheckpointError) as error:
     print(type(error).__name__, error)
-dist.destroy_process_group()
+Processes(rank, 2, torch.device("cpu"), mesh).close()
 """
 
 

@@ -1,7 +1,8 @@
 """The network in plain numpy, with the rounding of each precision: oracle of the native runtime.
 
-One sequence, no cache, keys and values of every head expanded; choices of experts may be given, so
-that a rounding error cannot send a token elsewhere.
+One sequence, no cache, latent attention absorbed as in the runtime (the expanded form is compared
+with transformers); choices of experts may be given, so that a rounding error cannot send a token
+elsewhere.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from rorqual.kernels.runtime_layout import Precision, rotation_tables
 
 Floats = NDArray[np.floating]
 Read = Callable[[str], Floats]
+SPLIT_TOKENS = 256  # kSplitTokens of the runtime
 
 
 def round_bf16(x: Floats) -> Floats:
@@ -137,14 +139,20 @@ def silu(x: Floats) -> Floats:
 def attend(w: Weights, q: Floats, k: Floats, v: Floats) -> Floats:
     """Causal attention of one head over the cache: scaled [T, D], [T, D], [T, Dv] -> [T, Dv]
 
-    Up to 256 tokens, which the runtime weighs at once.
+    Weights are relative to the largest score so far, 256 tokens at a time: where they are rounded,
+    that decides to what.
     """
     rounds = w.rounds_rows and w.precision != "fp32" and q.shape[1] % 2 == 0
     scores = (round_bf16(q) if rounds else q) @ k.T
     scores[np.triu_indices(len(q), 1)] = -np.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    mixed = (round_bf16(weights) if rounds else weights) @ v
-    return mixed / weights.sum(axis=-1, keepdims=True)
+    most, total, mixed = np.full((len(q), 1), -np.inf, np.float32), np.float32(0), np.float32(0)
+    for begin in range(0, len(q), SPLIT_TOKENS):
+        split = slice(begin, begin + SPLIT_TOKENS)
+        older, most = most, np.maximum(most, scores[:, split].max(axis=-1, keepdims=True))
+        weights, correction = np.exp(scores[:, split] - most), np.exp(older - most)
+        total = total * correction + weights.sum(axis=-1, keepdims=True)
+        mixed = mixed * correction + (round_bf16(weights) if rounds else weights) @ v[split]
+    return mixed / total
 
 
 def rotate_pairs(x: Floats, cos: Floats, sin: Floats) -> Floats:

@@ -27,12 +27,16 @@ from tests.kernels.runtime_cases import (
     random_model,
     random_tokens,
 )
-from tests.kernels.runtime_reference import forward, round_int4
+from tests.kernels.runtime_reference import SPLIT_TOKENS, forward, round_int4
 
-# Where one rounding step of an activation may fall to either side, and then shift those of later
-# tokens and layers.
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 8e-3, "int8": 2e-2, "int4": 4e-2}
+# Where one rounding step of an activation may fall to either side.
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-3, "int8": 2e-2, "int4": 4e-2}
 LENGTH = 70
+
+
+def tolerance_of(library: Library, precision: Precision) -> float:
+    """With rows rounded to bf16 one such step also shifts those of later tokens and layers."""
+    return 8e-3 if precision == "bf16" and library.rounds_rows else TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
@@ -45,23 +49,29 @@ def test_matches_the_numpy_network(library: Library, name: str, precision: Preci
     expected = forward(
         model.config, model.read, tokens, precision, out.routes, rounds_rows=library.rounds_rows
     )
-    assert distance(out.logits, expected) <= TOLERANCE[precision]
+    assert distance(out.logits, expected) <= tolerance_of(library, precision)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_one_layer_rounds_where_the_numpy_network_does(
     library: Library, name: str, precision: Precision
 ) -> None:
-    # Five times more if the queries or the weights of attention alone are rounded otherwise.
-    model, tokens = random_model(one_layer(CONFIGS[name])), random_tokens(LENGTH)
-    out = model.runtime(library, precision).step(
-        batch_of([tokens], [0], [blocks_for(LENGTH)]), record_routes=True
-    )
-    expected = forward(
-        model.config, model.read, tokens, precision, out.routes, rounds_rows=library.rounds_rows
-    )
-    assert distance(out.logits, expected) <= 1e-3
+    # Two splits of attention. In one layer a rounding that falls to the other side shifts a row or
+    # two; an operand that is rounded where the other is not shifts all of them by some 5e-3.
+    length = SPLIT_TOKENS + 44
+    model, tokens = random_model(one_layer(CONFIGS[name])), random_tokens(length)
+    batch = batch_of([tokens], [0], [blocks_for(length)])
+    for isa in ("portable", "avx2", library.isa):
+        if isa not in library.instruction_sets():
+            continue
+        chosen = library.using(isa=isa)
+        out = model.runtime(chosen, precision).step(batch, record_routes=True)
+        expected = forward(
+            model.config, model.read, tokens, precision, out.routes, rounds_rows=chosen.rounds_rows
+        )
+        most = np.abs(out.logits - expected).max(axis=-1) / np.abs(expected).max()
+        assert np.quantile(most, 0.95) <= 1e-3, isa
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
@@ -80,7 +90,8 @@ def test_every_instruction_set_agrees(library: Library, precision: Precision) ->
                 expected = forward(
                     model.config, model.read, tokens, precision, wanted.routes, rounds_rows=True
                 )
-            assert distance(got.logits, expected) <= TOLERANCE[precision]
+            tolerance = tolerance_of(library.using(isa=isa), precision)
+            assert distance(got.logits, expected) <= tolerance
 
 
 def test_int4_weights_are_the_same_bits_on_every_instruction_set(library: Library) -> None:
@@ -186,7 +197,8 @@ def test_mtp_modules_draft_what_the_trained_model_predicts(
     expected = [trained.lm_head(hidden)[0].numpy() for hidden in out.mtp_hidden]
 
     runtime = model.runtime(library, precision)
-    tolerance = {"fp32": 1e-4, "bf16": 3e-2, "int8": 8e-2}[precision]
+    rough = 8e-2 if library.rounds_rows else 6e-2
+    tolerance = {"fp32": 1e-4, "bf16": 3e-2, "int8": rough}[precision]
     length = len(tokens) - 2
     batch = batch_of([tokens[:length]], [0], [[4, 2]])
     state_below = runtime.step(batch, want_hidden=True).hidden

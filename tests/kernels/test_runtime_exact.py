@@ -85,10 +85,11 @@ def test_threads_change_nothing(library: Library, precision: Precision) -> None:
         np.testing.assert_array_equal(results[0], results[2])
 
 
-def test_what_a_block_held_before_is_never_read(library: Library) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_a_block_held_before_is_never_read(library: Library, precision: Precision) -> None:
     model = random_model(CONFIGS["v3"])
     broken = {name: tensor * np.float32(np.nan) for name, tensor in model.tensors.items()}
-    runtime = model.runtime(library, num_blocks=4)
+    runtime = model.runtime(library, precision, num_blocks=4)
     tokens = random_tokens(70)
     expected = alone(runtime, tokens)
     runtime.update(lambda name: broken[name])

@@ -57,8 +57,9 @@ class Library:
 
     @property
     def rounds_rows(self) -> bool:
-        """Whether bf16 weights multiply activations rounded to bf16, as GPUs do: with AVX-512 BF16,
-        which takes two of them at a time. Elsewhere activations stay fp32."""
+        """Whether bf16 weights multiply activations rounded to bf16, and bf16 caches queries and
+        weights of attention, as on GPUs: with AVX-512 BF16, which takes two of them at a time.
+        Elsewhere these stay fp32."""
         return self.isa in ("avx512", "amx") and bool(self.handle.rq_has_bf16_pairs())
 
     def call(self, name: str, argtypes: Sequence[Any], *arguments: Any) -> None:

@@ -22,8 +22,9 @@ RQ_INLINE Vec load_tokens(const Bf16* channel, int v) {
                    : high_half(load_words(words + (v - kHalf) * kWidth));
 }
 
-// The blocks of up to kSplitTokens tokens. blocks[count] is read after them: the next split's
-// first. While a channel of block b is summed, the same channel of ahead[b] comes from memory.
+// The blocks of up to kSplitTokens tokens. blocks[count] is what is read after them: the next
+// split's first, or the last again. While a channel of block b is summed, a line of the same
+// channel of ahead[b] comes from memory.
 template <typename Cached>
 struct Split {
   int count;

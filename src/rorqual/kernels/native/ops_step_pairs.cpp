@@ -1,9 +1,8 @@
 // bf16 weights times rows rounded to bf16, two products at a time into fp32 (AVX-512 BF16): half
 // the instructions of fp32 rows. As on GPUs, which round activations to bf16 as well.
 //
-// NOTE: the machine decides at run time (`has_bf16_pairs`): the AVX-512 copy is compiled without
-// the extension, and the one instruction is written out. It flushes denormals and rounds twice a
-// step; the order of k is that of every other path, whatever the number of rows.
+// NOTE: the machine decides at run time (`has_bf16_pairs`). The order of k is that of every other
+// path, whatever the number of rows.
 #include "step_tiles.h"
 #include "step_words.h"
 

@@ -27,11 +27,13 @@ struct AttentionTask {
   const float* queries[kQueryRows];  // [key_width] each, scaled
   int last[kQueryRows];              // position of the last token each row sees
   const int32_t* table;              // physical blocks of the sequence
-  const int32_t* next_table;         // of the sequence that this thread attends to next
-  int next_blocks;                   // how many it has; may be 0
-  const void* cache;                 // this layer's
-  bool narrow;                       // bf16 instead of fp32
-  bool pairs;                        // bf16 times bf16, two at a time; key_width is even
+  // Of the sequence after this one, if this is its last task: what to read ahead. 0 blocks:
+  // nothing.
+  const int32_t* next_table;
+  int next_blocks;    // full ones that are cached already
+  const void* cache;  // this layer's
+  bool narrow;        // bf16 instead of fp32
+  bool pairs;         // bf16 times bf16, two at a time; key_width is even
   int64_t block_channels, key_channel, value_channel;
   int64_t key_width, value_width;
 };

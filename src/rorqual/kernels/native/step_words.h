@@ -1,4 +1,5 @@
-// Registers of bf16 pairs, widened by a shift or a mask instead of a shuffle.
+// Registers of bf16 pairs: widened by a shift or a mask instead of a shuffle, or multiplied as they
+// are where the machine can.
 #pragma once
 
 #include "vec.h"
@@ -17,7 +18,9 @@ RQ_INLINE Vec high_half(Words w) {
       _mm512_castsi512_ps(_mm512_and_si512(w.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 #  if defined(RQ_BF16_PAIRS)
-// sum += the two products of each lane's bf16 pairs (AVX-512 BF16: only if `has_bf16_pairs`).
+// sum += the two products of each lane's bf16 pairs. Flushes denormals and rounds twice.
+// NOTE: only if `has_bf16_pairs`. The AVX-512 copy is compiled without the extension, so the one
+// instruction is written out.
 RQ_INLINE void add_pairs(Vec& sum, Words a, Words b) {
   __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v));
 }
