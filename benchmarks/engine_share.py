@@ -4,8 +4,8 @@
 
 The engine runs as its process runs it (`worker.serve_engine`: host loop, one frame a step over a
 socket); the reader only notes when each frame came. Measured between the first frame in which every
-request decodes and the last before one ends: wall time a step, what of it the runner took (the
-network and drawing tokens, `EngineStats.runner_seconds`), and the rest of it in per cent.
+request decodes and the last before one ends: wall time a step, what of it the network and drawing
+tokens took (`EngineStats.runner_seconds`, `sampler_seconds`), and the rest of it in per cent.
 """
 
 import argparse
@@ -33,20 +33,24 @@ def main() -> None:
     for model in given.models:
         llm = LLM(model, max_num_seqs=given.batch)
         found = measure(llm.engine, given)
-        shares = [round(100 * (1 - runner / wall), 1) for wall, runner in found]
+        walls, runners, draws = (list(values) for values in zip(*found, strict=True))
+        shares = [
+            round(100 * (1 - (runner + drawing) / wall), 1) for wall, runner, drawing in found
+        ]
         figures = {
             "model": model,
             "batch": given.batch,
-            "step_ms": round(1e3 * statistics.median(wall for wall, _ in found), 3),
-            "runner_ms": round(1e3 * statistics.median(runner for _, runner in found), 3),
+            "step_ms": round(1e3 * statistics.median(walls), 3),
+            "runner_ms": round(1e3 * statistics.median(runners), 3),
+            "drawing_ms": round(1e3 * statistics.median(draws), 3),
             "rest_percent": statistics.median(shares),
             "rest_percent_range": [min(shares), max(shares)],
         }
         print(json.dumps(figures))
 
 
-def measure(engine: Engine, given: argparse.Namespace) -> list[tuple[float, float]]:
-    """(wall seconds a step, runner seconds a step) of each round."""
+def measure(engine: Engine, given: argparse.Namespace) -> list[tuple[float, float, float]]:
+    """Of each round: wall seconds a step, the network's, those of drawing tokens."""
     ours, theirs = socket.socketpair()
     worker = threading.Thread(target=serve_engine, args=(engine, theirs, FrameReader()))
     worker.start()
@@ -62,7 +66,7 @@ def measure(engine: Engine, given: argparse.Namespace) -> list[tuple[float, floa
 
 def one_round(
     ours: socket.socket, frames: FrameReader, number: int, given: argparse.Namespace
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """One batch of requests from beginning to end."""
     for row in range(given.batch):
         request = Request(
@@ -85,7 +89,9 @@ def one_round(
                 window.append((now, EngineStats(**message["stats"])))
     (began, first), (ended, last) = window[1], window[-1]
     steps = last.num_steps - first.num_steps
-    return (ended - began) / steps, (last.runner_seconds - first.runner_seconds) / steps
+    runner = last.runner_seconds - first.runner_seconds
+    drawing = last.sampler_seconds - first.sampler_seconds
+    return (ended - began) / steps, runner / steps, drawing / steps
 
 
 if __name__ == "__main__":

@@ -473,4 +473,6 @@ class Engine:
     def stats(self) -> EngineStats:
         """The present load and the totals; may be called from any thread."""
         gain = None if self._speculation is None else self._speculation.payoff.gain
-        return self._totals.stats(self.scheduler, self._pace.budget(), gain)
+        return self._totals.stats(
+            self.scheduler, self._pace.budget(), self._picker.draw_seconds, gain
+        )

@@ -1,12 +1,13 @@
 """The step's draws: sampling parameters of the running sequences, gathered and applied."""
 
+import time
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rorqual.engine.requests import PolicyStats, SamplingParams, TokenLogprobs
-from rorqual.engine.sampler import draw_tokens, likeliest, log_normalizers
+from rorqual.engine.sampler import Draws, draw_tokens, likeliest, log_normalizers
 from rorqual.engine.sequence import Sequence
 from rorqual.errors import EngineError
 from rorqual.kernels.library import Library
@@ -22,11 +23,15 @@ class Pick(NamedTuple):
 
 
 class Picker:
-    """Draws one token for each of some sequences; library None: on the numpy twin."""
+    """Draws one token for each of some sequences; library None: on the numpy twin.
+
+    draw_seconds: how long drawing took so far, in all.
+    """
 
     def __init__(
         self, max_num_seqs: int, vocab_size: int, library: Library | None, max_rows: int = 0
     ):
+        self.draw_seconds = 0.0
         self._library = library
         # The adjusters have taken out what a structure forbids: no masks are left to apply.
         self._no_masks = np.zeros((0, (vocab_size + 31) // 32), dtype=np.uint32)
@@ -61,7 +66,7 @@ class Picker:
         if changed:
             logits = _adjusted(sequences, own)
         settings = self._settings(sequences, ahead)
-        drawn = draw_tokens(self._library, logits, settings, policy_stats=stats)
+        drawn = self._draw(logits, settings, policy_stats=stats)
         picked: list[int] = drawn.token_ids.tolist()
         for row, sequence in enumerate(sequences):
             forced = _forced(sequence)
@@ -95,12 +100,20 @@ class Picker:
         if not ahead and any(sequence.adjuster is not None for sequence in sequences):
             logits = _adjusted(sequences, logits)
         settings = self._settings(sequences, [ahead] * len(sequences))
-        guessed: list[int] = draw_tokens(self._library, logits, settings).token_ids.tolist()
+        guessed: list[int] = self._draw(logits, settings).token_ids.tolist()
         if not ahead:
             for row, sequence in enumerate(sequences):
                 forced = _forced(sequence)
                 guessed[row] = guessed[row] if forced is None else forced
         return guessed
+
+    def _draw(
+        self, logits: NDArray[np.float32], settings: SamplingRows, *, policy_stats: bool = False
+    ) -> Draws:
+        started = time.perf_counter()
+        drawn = draw_tokens(self._library, logits, settings, policy_stats=policy_stats)
+        self.draw_seconds += time.perf_counter() - started
+        return drawn
 
     def _settings(self, sequences: list[Sequence], ahead: list[int]) -> SamplingRows:
         """How each row is drawn: the token `ahead` of its sequence's next."""

@@ -228,11 +228,12 @@ class EngineStats:
     """The engine's figures: the present load, and totals since it started.
 
     free_blocks can be had at once (blank, or cached prefixes that nobody uses). cached_tokens were
-    read from the prefix cache instead of computed; runner_seconds are
-    the part of step_seconds that the runner took; recomputed_tokens were fed again after a
-    pre-emption. Speculation: drafted_tokens were fed beside the last token, accepted_tokens of them
-    were what was drawn; speculation_gain is the speed of writing with drafts over that without, as
-    last measured, None before. last_error says why a step crashed, None if none has.
+    read from the prefix cache instead of computed; runner_seconds and sampler_seconds are the parts
+    of step_seconds that the network and the drawing of tokens took; recomputed_tokens were fed
+    again after a pre-emption. Speculation: drafted_tokens were fed beside the last token,
+    accepted_tokens of them were what was drawn; speculation_gain is the speed of writing with
+    drafts over that without, as last measured, None before. last_error says why a step crashed,
+    None if none has.
     """
 
     num_running: int
@@ -245,6 +246,7 @@ class EngineStats:
     num_steps: int
     step_seconds: float
     runner_seconds: float
+    sampler_seconds: float
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int

@@ -26,7 +26,11 @@ class Totals:
     last_error: str | None = None
 
     def stats(
-        self, scheduler: Scheduler, tokens_per_step: int, speculation_gain: float | None
+        self,
+        scheduler: Scheduler,
+        tokens_per_step: int,
+        sampler_seconds: float,
+        speculation_gain: float | None,
     ) -> EngineStats:
         """The totals beside the present load."""
         waiting = list(scheduler.waiting)
@@ -41,6 +45,7 @@ class Totals:
             num_steps=self.num_steps,
             step_seconds=self.step_seconds,
             runner_seconds=self.runner_seconds,
+            sampler_seconds=sampler_seconds,
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
