@@ -73,8 +73,13 @@ async def ask(services: Services, is_gone: Callable[[list[int]], bool]) -> list[
         await services.stop()
 
 
-async def exchange(app: ASGIApp, key: str, is_gone: Callable[[list[int]], bool]) -> list[int]:
-    """The tokens of each piece that was sent; `is_gone` looks at them."""
+async def exchange(
+    app: ASGIApp,
+    key: str,
+    is_gone: Callable[[list[int]], bool] = lambda _: False,
+    see: Callable[[Any], None] = lambda _: None,
+) -> list[int]:
+    """The tokens of each piece that was sent; `is_gone` looks at them, `see` at each message."""
     sent = list[int]()
     data = json.dumps(BODY).encode()
     asked = asyncio.Event()
@@ -88,9 +93,10 @@ async def exchange(app: ASGIApp, key: str, is_gone: Callable[[list[int]], bool])
     async def send(message: dict[str, Any]) -> None:
         events = message.get("body", b"").decode().split("\n\n")
         found = [json.loads(e[6:]) for e in events if e.startswith("data: {")]
-        tokens = sum(len(e["choices"][0]["logprobs"]["tokens"]) for e in found if e["choices"])
+        tokens = sum(len(e["choices"][0]["logprobs"]["tokens"]) for e in found if e.get("choices"))
         if tokens:
             sent.append(tokens)
+        see(message)
 
     scope = {
         "type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"",
@@ -101,6 +107,10 @@ async def exchange(app: ASGIApp, key: str, is_gone: Callable[[list[int]], bool])
     }  # fmt: skip
     await app(scope, receive, send)  # type: ignore[arg-type]
     return sent
+
+
+def is_last(message: Any) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body")
 
 
 def billed(services: Services, folder: Path) -> tuple[str, int]:
@@ -138,7 +148,7 @@ def test_streams_share_their_commits(tokenizer: Tokenizer, tmp_path: Path) -> No
         before = services.platform.database.commit_counts
         app, asking = create_app(services), list[asyncio.Task[list[int]]]()
         for _ in range(8):
-            asking.append(asyncio.create_task(exchange(app, key, lambda _: False)))
+            asking.append(asyncio.create_task(exchange(app, key)))
             await asyncio.sleep(0.025)
         assert [sum(sent) for sent in await asyncio.gather(*asking)] == [120] * 8
         after = services.platform.database.commit_counts
@@ -326,9 +336,7 @@ def test_the_next_starts_while_the_books_of_the_last_are_still_open(
         await services.start()
         try:
             app = create_app(services)
-            return list(
-                await asyncio.gather(*(exchange(app, key, lambda _: False) for _ in range(2)))
-            )
+            return list(await asyncio.gather(*(exchange(app, key) for _ in range(2))))
         finally:
             await services.stop()
 
@@ -408,15 +416,11 @@ def test_what_a_backend_raises_reaches_the_reader(
         try:
             app = create_app(services)
 
-            async def watched(scope: Any, receive: Any, send: Any) -> None:
-                async def sent(message: Any) -> None:
-                    if message["type"] == "http.response.start":
-                        statuses.append(message["status"])
-                    await send(message)
+            def see(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
 
-                await app(scope, receive, sent)
-
-            asked = (exchange(watched, key, lambda _: False) for _ in range(3))
+            asked = (exchange(app, key, see=see) for _ in range(3))
             return await asyncio.wait_for(asyncio.gather(*asked), 30)
         finally:
             await services.stop()
@@ -437,13 +441,9 @@ def test_who_has_it_all_may_ask_again_at_once(tokenizer: Tokenizer, tmp_path: Pa
         await services.start()
         app = create_app(services)
 
-        async def watched(scope: Any, receive: Any, send: Any) -> None:
-            async def sent(message: Any) -> None:
-                await send(message)
-                if message["type"] == "http.response.body" and not message.get("more_body"):
-                    asyncio.get_running_loop().call_soon(look)
-
-            await app(scope, receive, sent)
+        def see(message: Any) -> None:
+            if is_last(message):
+                asyncio.get_running_loop().call_soon(look)
 
         def look() -> None:
             user = services.platform.keys.authenticate(key).user.id
@@ -452,7 +452,7 @@ def test_who_has_it_all_may_ask_again_at_once(tokenizer: Tokenizer, tmp_path: Pa
 
         try:
             for _ in range(2):
-                assert sum(await exchange(watched, key, lambda _: False)) == 120
+                assert sum(await exchange(app, key, see=see)) == 120
         finally:
             await services.stop()
 
@@ -530,7 +530,7 @@ def test_a_reader_who_never_takes_it_all_is_let_go_after_the_deadline(
             await app(scope, receive, send)
 
         try:
-            await asyncio.wait_for(exchange(stuck, key, lambda _: False), 20)
+            await asyncio.wait_for(exchange(stuck, key), 20)
             user = services.platform.keys.authenticate(key).user.id
             assert services.platform.ledger.balance(user).reserved_nano == 0
             return time.monotonic() - begun
@@ -570,22 +570,17 @@ def test_a_failure_that_is_told_early_keeps_the_place_until_the_engine_has_let_g
         await services.start()
         app = create_app(services)
 
-        async def watched(scope: Any, receive: Any, send: Any) -> None:
-            async def sent(message: Any) -> None:
-                if message["type"] == "http.response.body" and not message.get("more_body"):
-                    assert b'"error"' in message["body"]
-                    asyncio.get_running_loop().call_soon(look)
-                else:
-                    await send(message)
-
-            await app(scope, receive, sent)
+        def see(message: Any) -> None:
+            if is_last(message):
+                assert b'"error"' in message["body"]
+                asyncio.get_running_loop().call_soon(look)
 
         def look() -> None:
             running.append(services.platform.admission.stats().num_running)
             gate.set()
 
         try:
-            await exchange(watched, key, lambda _: False)
+            await exchange(app, key, see=see)
         finally:
             await services.stop()
 
