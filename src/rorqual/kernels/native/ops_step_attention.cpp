@@ -32,14 +32,18 @@ struct Split {
   const Cached* ahead[kSplitBlocks];
 };
 
-// values[c][t]: `count` channels of a split from `channel` on, widened; channels past the last one
-// repeat it.
+// Where a block keeps a channel of the values, in elements; channels past the last one repeat it.
+RQ_INLINE int64_t value_place(const AttentionTask& t, int64_t channel) {
+  const int64_t last = t.value_width - 1;
+  return (t.value_channel + (channel < last ? channel : last)) * kBlockTokens;
+}
+
+// values[c][t]: `count` channels of a split from `channel` on, widened.
 template <typename Cached>
 void read_values(const AttentionTask& t, const Split<Cached>& split, int64_t channel, int count,
                  float* values) {
   for (int c = 0; c < count; ++c) {
-    const int64_t wanted = channel + c, last = t.value_width - 1;
-    const int64_t place = (t.value_channel + (wanted < last ? wanted : last)) * kBlockTokens;
+    const int64_t place = value_place(t, channel + c);
     for (int block = 0; block < split.count; ++block) {
       float* out = values + c * kSplitTokens + block * kBlockTokens;
 #pragma GCC unroll 8
@@ -106,8 +110,7 @@ struct Pairs {
     } places;
     places.blocks = split.blocks;
     for (int c = 0; c < count; ++c) {
-      const int64_t wanted = channel + c, last = t.value_width - 1;
-      places.of_channel[c] = (t.value_channel + (wanted < last ? wanted : last)) * kBlockTokens;
+      places.of_channel[c] = value_place(t, channel + c);
       for (int block = 0; block < split.count; ++block) {
         __builtin_prefetch(split.ahead[block] + places.of_channel[c]);
       }
@@ -437,8 +440,9 @@ template <typename Form>
 void attend_as(const AttentionTask& t, float* scratch, float* out, int64_t stride) {
   using Cached = typename Form::Cached;
   const Cached* cache = static_cast<const Cached*>(t.cache);
-  float* scores = scratch;                             // [kQueryRows][kSplitTokens]
-  float* values = scores + kQueryRows * kSplitTokens;  // [channels][kSplitTokens]
+  float* scores = scratch;  // [kQueryRows][kSplitTokens]
+  // [channels][kSplitTokens]; before that a query as it is rounded, of up to 8192 channels.
+  float* values = scores + kQueryRows * kSplitTokens;
   float* queries = values + kColumnUnit * kSplitTokens;
   float* sums = queries + kQueryRows * round_up(t.key_width, kColumnUnit);
   pack_queries<Form>(t, values, queries);
