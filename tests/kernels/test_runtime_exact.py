@@ -14,6 +14,7 @@ from tests.kernels.runtime_cases import (
     CONFIGS,
     batch_of,
     blocks_for,
+    dense_config,
     random_model,
     random_tokens,
 )
@@ -71,6 +72,23 @@ def test_neighbours_chunks_and_blocks_change_nothing(
             got = scheduled(runtime, sequences, np.random.default_rng(seed))
             for ours, wanted in zip(got, expected, strict=True):
                 np.testing.assert_array_equal(ours, wanted)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_deep_matrices_give_the_same_bits_to_many_rows_as_to_one(
+    library: Library, precision: Precision
+) -> None:
+    # 8,400 numbers deep: tiles of several rows multiply such panels slice by slice.
+    model = random_model(dense_config("llama", hidden_size=64, intermediate_size=8400))
+    runtime = model.runtime(library, precision)
+    tokens, blocks = random_tokens(60), blocks_for(60)
+    singles = [
+        runtime.step(batch_of([tokens[i : i + 1]], [i], [blocks])).logits
+        for i in range(len(tokens))
+    ]
+    for count in (6, 7, 12, 13, 20, 24, 25, 50, 60):
+        got = alone(runtime, tokens[:count])
+        np.testing.assert_array_equal(got, np.concatenate(singles[:count]))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -32,13 +32,13 @@ int multiply_pairs(Session& session, const uint16_t* rows, const uint16_t* weigh
   const Operand operand = {nullptr,  0,       reinterpret_cast<const uint8_t*>(rows),
                            2 * size, nullptr, 0};
   auto part = [&](int p) {
-    float tile[kTileRows * kPanelColumns];
+    float tile[kPanelRows * kPanelColumns];
     float total = 0.0f;
     const int64_t end = slice_begin(m.panels(), session.threads(), p + 1);
     for (int64_t panel = slice_begin(m.panels(), session.threads(), p); panel < end; ++panel) {
-      for (int64_t i = 0; i < size; i += kTileRows) {
-        const int count = static_cast<int>(size - i < kTileRows ? size - i : kTileRows);
-        multiply_panel(m, panel, operand, nullptr, i, count, {i, size}, tile);
+      for (int64_t i = 0; i < size; i += kPanelRows) {
+        const int count = static_cast<int>(size - i < kPanelRows ? size - i : kPanelRows);
+        multiply_panel(m, panel, operand, {nullptr, i}, count, {i, size}, tile);
         total += tile[0];
       }
     }

@@ -165,9 +165,9 @@ void Step::write_outputs() {
               const int64_t left = shape.vocabulary - column;
               const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
               float* tile = part_tile(part);
-              for (int64_t i = begin; i < end; i += kTileRows) {
-                const int count = static_cast<int>(end - i < kTileRows ? end - i : kTileRows);
-                multiply_panel(head, panel, operand(b.normed, width), nullptr, i, count,
+              for (int64_t i = begin; i < end; i += kPanelRows) {
+                const int count = static_cast<int>(end - i < kPanelRows ? end - i : kPanelRows);
+                multiply_panel(head, panel, operand(b.normed, width), {nullptr, i}, count,
                                {i - begin, end - begin}, tile);
                 for (int j = 0; j < count; ++j) {
                   memcpy(arguments.logits + (i + j) * shape.vocabulary + column,

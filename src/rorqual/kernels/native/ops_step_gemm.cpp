@@ -6,18 +6,18 @@ namespace rq::RQ_ISA {
 namespace {
 
 template <int vecs>
-RQ_INLINE void prefetch_words(const uint32_t* words, Ahead ahead) {
-  __builtin_prefetch(words + ahead.first);
-  if (vecs * kWidth > 16) __builtin_prefetch(words + ahead.first + 16);
+RQ_INLINE void prefetch_words(const uint32_t* words, const Pass& pass) {
+  __builtin_prefetch(words + pass.first_ahead);
+  if (vecs * kWidth > 16) __builtin_prefetch(words + pass.first_ahead + pass.apart);
   if (vecs * kWidth > 32) {
-    __builtin_prefetch(words + ahead.second);
-    __builtin_prefetch(words + ahead.second + 16);
+    __builtin_prefetch(words + pass.second_ahead);
+    __builtin_prefetch(words + pass.second_ahead + pass.apart);
   }
 }
 
 template <int rows, int vecs>
-void tile_fp32(int64_t depth, const uint32_t* words, int width, const float* const* a, Ahead ahead,
-               float* out) {
+void tile_fp32(int64_t depth, const uint32_t* words, int width, const float* const* a,
+               const Pass& pass, float* out) {
   Vec sums[rows][vecs];
 #pragma GCC unroll 6
   for (int i = 0; i < rows; ++i) {
@@ -28,7 +28,7 @@ void tile_fp32(int64_t depth, const uint32_t* words, int width, const float* con
     Vec b[vecs];
 #pragma GCC unroll 8
     for (int j = 0; j < vecs; ++j) b[j] = load(reinterpret_cast<const float*>(words) + j * kWidth);
-    prefetch_words<vecs>(words, ahead);
+    prefetch_words<vecs>(words, pass);
 #pragma GCC unroll 6
     for (int i = 0; i < rows; ++i) {
       const Vec scalar = broadcast(a[i][k]);
@@ -44,8 +44,8 @@ void tile_fp32(int64_t depth, const uint32_t* words, int width, const float* con
 }
 
 template <int rows, int vecs>
-void tile_bf16(int64_t depth, const uint32_t* words, int width, const float* const* a, Ahead ahead,
-               float* out) {
+void tile_bf16(int64_t depth, const uint32_t* words, int width, const float* const* a,
+               const Pass& pass, float* out) {
   Vec sums[rows][vecs];
 #pragma GCC unroll 6
   for (int i = 0; i < rows; ++i) {
@@ -57,7 +57,7 @@ void tile_bf16(int64_t depth, const uint32_t* words, int width, const float* con
     Words b[vecs];
 #pragma GCC unroll 8
     for (int j = 0; j < vecs; ++j) b[j] = load_words(words + j * kWidth);
-    prefetch_words<vecs>(words, ahead);
+    prefetch_words<vecs>(words, pass);
 #pragma GCC unroll 6
     for (int i = 0; i < rows; ++i) {
       const Vec scalar = broadcast(a[i][k]);
@@ -90,55 +90,112 @@ void tile_bf16(int64_t depth, const uint32_t* words, int width, const float* con
 
 template <int rows, int vecs>
 RQ_INLINE void tile(const Matrix& m, const uint32_t* words, int width, const float* const* a,
-                    Ahead ahead, float* out) {
-  if (m.format == Format::kFp32) return tile_fp32<rows, vecs>(m.depth, words, width, a, ahead, out);
-  tile_bf16<rows, vecs>(m.depth, words, width, a, ahead, out);
+                    const Pass& pass, float* out) {
+  if (m.format == Format::kFp32) return tile_fp32<rows, vecs>(m.depth, words, width, a, pass, out);
+  tile_bf16<rows, vecs>(m.depth, words, width, a, pass, out);
 }
 
 #if defined(__AVX512F__)
 // A whole panel at once: up to 6 x 4 sums in 32 registers.
 template <int rows>
 void panel_rows(const Matrix& m, const uint32_t* words, int width, const float* const* a,
-                Ahead ahead, float* out) {
+                const Pass& pass, float* out) {
   with_vecs(width / kWidth,
-            [&](auto vecs) { tile<rows, decltype(vecs)::value>(m, words, width, a, ahead, out); });
+            [&](auto vecs) { tile<rows, decltype(vecs)::value>(m, words, width, a, pass, out); });
 }
 #else
 // 16 registers of sums and operands: the fewer rows, the more columns at once.
 template <int rows>
 void panel_rows(const Matrix& m, const uint32_t* words, int width, const float* const* a,
-                Ahead ahead, float* out) {
+                const Pass& pass, float* out) {
   constexpr int kVecs = rows == 1 ? 8 : rows <= 3 ? 4 : 2;
   int column = 0;
   for (; column + kVecs * kWidth <= width; column += kVecs * kWidth) {
-    tile<rows, kVecs>(m, words + column, width, a, ahead, out + column);
+    tile<rows, kVecs>(m, words + column, width, a, pass, out + column);
   }
   for (; column < width; column += 2 * kWidth) {
-    tile<rows, 2>(m, words + column, width, a, ahead, out + column);
+    tile<rows, 2>(m, words + column, width, a, pass, out + column);
   }
 }
 #endif
 
-}  // namespace
-
-void multiply_panel(const Matrix& m, int64_t panel, const Operand& operand, const int32_t* index,
-                    int64_t first, int count, Progress progress, float* out) {
-  int64_t rows[kTileRows];
-  const float* a[kTileRows];
-  for (int i = 0; i < count; ++i) {
-    rows[i] = index != nullptr ? index[i] : first + i;
-    a[i] = operand.values + rows[i] * operand.stride;
+// Rows rows[0] to rows[count - 1] of the operand, count <= kTileRows.
+void multiply_tile(const Matrix& m, int64_t panel, const Operand& operand, Rows rows, int count,
+                   const Pass& pass, float* out) {
+  if (m.rounds_rows) return multiply_tile_pairs(m, panel, operand, rows, count, pass, out);
+  if (m.format == Format::kInt8) {
+    return multiply_tile_int8(m, panel, operand, rows, count, pass, out);
   }
-  const Ahead ahead = look_ahead(m, panel, progress);
-  if (m.rounds_rows) return multiply_panel_pairs(m, panel, operand, rows, count, ahead, out);
-  if (m.format == Format::kInt8)
-    return multiply_panel_int8(m, panel, operand, rows, count, ahead, out);
-  if (m.format == Format::kInt4) return multiply_panel_int4(m, panel, operand, rows, count, out);
+  if (m.format == Format::kInt4) return multiply_tile_int4(m, panel, operand, rows, count, out);
+  const float* a[kTileRows];
+  for (int i = 0; i < count; ++i) a[i] = operand.values + rows[i] * operand.stride;
   const uint32_t* words = m.words + m.panel_words(panel);
   const int width = m.width(panel);
   with_rows(count, [&](auto height) {
-    panel_rows<decltype(height)::value>(m, words, width, a, ahead, out);
+    panel_rows<decltype(height)::value>(m, words, width, a, pass, out);
   });
+}
+
+// Several tiles multiply a panel slice by slice. With few rows memory sets the pace: slices so
+// small that the next one, fetched meanwhile, stays beside this one in the nearest cache. With many
+// rows arithmetic does, and only a panel that the second cache cannot hold is cut.
+constexpr int64_t kNearSlice = 12 << 10, kNearWhole = 64 << 10;  // bytes
+constexpr int64_t kFarSlice = 64 << 10, kFarWhole = 512 << 10;
+
+// Words of depth of a slice; all of them if the form cannot stop half-way.
+int64_t slice_depth(const Matrix& m, int64_t deep, int width, int64_t total) {
+  const int64_t bytes = 4 * deep * width;
+  const bool stops = m.rounds_rows || (m.format == Format::kInt8 && slices_int8());
+  const bool few = total <= kPanelRows;
+  if (!stops || bytes <= (few ? kNearWhole : kFarWhole)) return deep;
+  const int64_t most = few ? kNearSlice : kFarSlice;
+  const int64_t slices = (bytes + most - 1) / most;
+  return (deep + slices - 1) / slices;
+}
+
+// The first rows' tiles share out the reading of the slice `next` words ahead, so that memory works
+// while they calculate: of its four lines a row of words, two and two; one, two and one; or one
+// each.
+void look_ahead(int64_t next, int tile, int tiles, Progress progress, Pass& pass) {
+  pass.apart = 16;
+  if (tiles == 2) {
+    pass.first_ahead = next + 32 * tile;
+  } else if (tiles == 3 && tile == 1) {
+    pass.first_ahead = next + 16;
+  } else {
+    pass.first_ahead = next + (tiles == 3 ? 24 : 16) * tile;
+    pass.apart = 0;
+  }
+  if (progress.done > 0) pass.first_ahead = pass.apart = 0;
+  pass.second_ahead = pass.first_ahead;
+}
+
+}  // namespace
+
+void multiply_panel(const Matrix& m, int64_t panel, const Operand& operand, Rows rows, int count,
+                    Progress progress, float* sums) {
+  const int64_t deep = m.words_deep();
+  if (progress.total <= kTileRows) {
+    // It reads a little ahead of itself.
+    const Pass whole = {0, deep, 1024, 1024 + 32, 16};
+    return multiply_tile(m, panel, operand, rows, count, whole, sums);
+  }
+  const int width = m.width(panel);
+  const int64_t depth = slice_depth(m, deep, width, progress.total);
+  const int64_t panel_words = m.panel_words(panel + 1) - m.panel_words(panel);
+  const int64_t next = depth == deep ? panel_words : depth * width;
+  const int tiles = (count + kTileRows - 1) / kTileRows;
+  // Two tiles are cut evenly. More are not: five rows take nearly as long as six.
+  const int height = tiles == 2 ? (count + 1) / 2 : kTileRows;
+  Pass pass;
+  for (pass.begin = 0; pass.begin < deep; pass.begin = pass.end) {
+    pass.end = pass.begin + depth < deep ? pass.begin + depth : deep;
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int from = tile * height, some = count - from < height ? count - from : height;
+      look_ahead(next, tile, tiles, progress, pass);
+      multiply_tile(m, panel, operand, rows.from(from), some, pass, sums + from * kPanelColumns);
+    }
+  }
 }
 
 }  // namespace rq::RQ_ISA

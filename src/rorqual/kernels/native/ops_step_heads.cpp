@@ -65,9 +65,9 @@ void Step::write_panel(const Matrix& m, int64_t panel, const Operand& input, int
   float* tile = part_tile(part);
   const int64_t column = panel * kPanelColumns, left = m.columns - column;
   const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
-  for (int64_t i = 0; i < count; i += kTileRows) {
-    const int some = static_cast<int>(count - i < kTileRows ? count - i : kTileRows);
-    multiply_panel(m, panel, input, nullptr, first + i, some, {i, count}, tile);
+  for (int64_t i = 0; i < count; i += kPanelRows) {
+    const int some = static_cast<int>(count - i < kPanelRows ? count - i : kPanelRows);
+    multiply_panel(m, panel, input, {nullptr, first + i}, some, {i, count}, tile);
     for (int r = 0; r < some; ++r) {
       memcpy(out + (i + r) * stride + column, tile + r * kPanelColumns, sizeof(float) * columns);
     }

@@ -248,8 +248,8 @@ void quantise_groups(const float* row, int64_t count, uint8_t* bytes, ByteGroup*
   }
 }
 
-void multiply_panel_int4(const Matrix& m, int64_t panel, const Operand& operand,
-                         const int64_t* rows, int count, float* out) {
+void multiply_tile_int4(const Matrix& m, int64_t panel, const Operand& operand, Rows rows,
+                        int count, float* out) {
   Problem p;
   p.groups = m.groups();
   p.words = m.words + m.panel_words(panel);

@@ -57,6 +57,7 @@ void panel_signed(const Matrix& m, const uint32_t* words, int64_t column, int wi
 struct Bytes {
   using Sum = __m512i;
   RQ_INLINE Sum zero() { return zero_ints(); }
+  RQ_INLINE Sum load(const float* unfinished) { return _mm512_loadu_si512(unfinished); }
   RQ_INLINE void add(Sum& sum, __m512i row, __m512i weights) {
     // NOTE: as the intrinsic, g++ 12 keeps the sums in memory.
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(row), "v"(weights));
@@ -65,10 +66,20 @@ struct Bytes {
 
 template <int rows, int vecs>
 RQ_NOINLINE void tile_vnni(const Matrix& m, const uint32_t* words, int64_t column, int width,
-                           const uint8_t* const* a, const float* row_scales, Ahead ahead,
+                           const uint8_t* const* a, const float* row_scales, const Pass& pass,
                            float* out) {
   Bytes::Sum sums[rows][vecs];
-  multiply_words<Bytes>(m.words_deep(), words, width, a, ahead, sums);
+  multiply_words<Bytes>(pass, words, width, a, out, sums);
+  if (pass.end < m.words_deep()) {
+#  pragma GCC unroll 6
+    for (int i = 0; i < rows; ++i) {
+#  pragma GCC unroll 4
+      for (int j = 0; j < vecs; ++j) {
+        _mm512_storeu_si512(out + i * kPanelColumns + j * 16, sums[i][j]);
+      }
+    }
+    return;
+  }
 #  pragma GCC unroll 6
   for (int i = 0; i < rows; ++i) {
 #  pragma GCC unroll 4
@@ -83,12 +94,12 @@ RQ_NOINLINE void tile_vnni(const Matrix& m, const uint32_t* words, int64_t colum
 
 template <int rows>
 void panel_any(const Matrix& m, const uint32_t* words, int64_t column, int width,
-               const uint8_t* const* a, const float* row_scales, [[maybe_unused]] Ahead ahead,
+               const uint8_t* const* a, const float* row_scales, [[maybe_unused]] const Pass& pass,
                float* out) {
 #if defined(__AVX512F__)
   if (has_vnni()) {
     return with_vecs(width / 16, [&](auto vecs) {
-      tile_vnni<rows, decltype(vecs)::value>(m, words, column, width, a, row_scales, ahead, out);
+      tile_vnni<rows, decltype(vecs)::value>(m, words, column, width, a, row_scales, pass, out);
     });
   }
 #endif
@@ -97,8 +108,16 @@ void panel_any(const Matrix& m, const uint32_t* words, int64_t column, int width
 
 }  // namespace
 
-void multiply_panel_int8(const Matrix& m, int64_t panel, const Operand& operand,
-                         const int64_t* rows, int count, Ahead ahead, float* out) {
+bool slices_int8() {
+#if defined(__AVX512F__)
+  return has_vnni();
+#else
+  return false;
+#endif
+}
+
+void multiply_tile_int8(const Matrix& m, int64_t panel, const Operand& operand, Rows rows,
+                        int count, const Pass& pass, float* out) {
   const uint8_t* a[kTileRows];
   float scales[kTileRows];
   for (int i = 0; i < count; ++i) {
@@ -109,7 +128,7 @@ void multiply_panel_int8(const Matrix& m, int64_t panel, const Operand& operand,
   const uint32_t* words = m.words + m.panel_words(panel);
   const int width = m.width(panel);
   with_rows(count, [&](auto height) {
-    panel_any<decltype(height)::value>(m, words, column, width, a, scales, ahead, out);
+    panel_any<decltype(height)::value>(m, words, column, width, a, scales, pass, out);
   });
 }
 

@@ -11,10 +11,9 @@ void Step::activate_panel(const Matrix& m, int64_t panel, const Operand& input,
   float* tile = part_tile(part);
   const int half = m.width(panel) / 2;
   const int64_t column = panel * kPanelColumns / 2;
-  for (int64_t i = 0; i < count; i += kTileRows) {
-    const int some = static_cast<int>(count - i < kTileRows ? count - i : kTileRows);
-    multiply_panel(m, panel, input, index != nullptr ? index + i : nullptr, first + i, some,
-                   {i, count}, tile);
+  for (int64_t i = 0; i < count; i += kPanelRows) {
+    const int some = static_cast<int>(count - i < kPanelRows ? count - i : kPanelRows);
+    multiply_panel(m, panel, input, Rows{index, first}.from(i), some, {i, count}, tile);
     for (int r = 0; r < some; ++r) {
       const float* gate = tile + r * kPanelColumns;
       float* out = b.activation + (out_row + i + r) * b.activation_stride + column;
@@ -33,9 +32,9 @@ void Step::add_panel(const Matrix& m, int64_t panel, const Operand& input, int64
   float* tile = part_tile(part);
   const int64_t column = panel * kPanelColumns, left = shape.hidden - column;
   const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
-  for (int64_t i = 0; i < count; i += kTileRows) {
-    const int some = static_cast<int>(count - i < kTileRows ? count - i : kTileRows);
-    multiply_panel(m, panel, input, nullptr, first + i, some, {i, count}, tile);
+  for (int64_t i = 0; i < count; i += kPanelRows) {
+    const int some = static_cast<int>(count - i < kPanelRows ? count - i : kPanelRows);
+    multiply_panel(m, panel, input, {nullptr, first + i}, some, {i, count}, tile);
     for (int r = 0; r < some; ++r) {
       float* x = b.x + (first + i + r) * shape.hidden + column;
       const float* sums = tile + r * kPanelColumns;
@@ -92,9 +91,9 @@ void Step::expert_down_panel(const LayerWeights& w, int64_t panel, int64_t begin
     int64_t from = b.expert_begin[e], to = b.expert_begin[e + 1];
     if (begin > 0) from = first_row_of(b.row_token, from, to, begin);
     if (end < rows) to = first_row_of(b.row_token, from, to, end);
-    for (int64_t i = from; i < to; i += kTileRows) {
-      const int some = static_cast<int>(to - i < kTileRows ? to - i : kTileRows);
-      multiply_panel(w.expert_down[e], panel, activation, nullptr, rows + i, some,
+    for (int64_t i = from; i < to; i += kPanelRows) {
+      const int some = static_cast<int>(to - i < kPanelRows ? to - i : kPanelRows);
+      multiply_panel(w.expert_down[e], panel, activation, {nullptr, rows + i}, some,
                      {i - from, to - from}, tile);
       for (int r = 0; r < some; ++r) {
         float* x = b.x + b.row_token[i + r] * shape.hidden + column;

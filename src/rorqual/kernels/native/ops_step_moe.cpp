@@ -125,7 +125,7 @@ void route_rows(const Runtime& runtime, const LayerWeights& weights, int64_t moe
   const int64_t stride = round_up(s.experts, kColumnUnit);
   const Operand normed = {b.normed, s.hidden, nullptr, 0, nullptr, 0};
   for (int64_t panel = 0; panel < weights.router.panels(); ++panel) {
-    multiply_panel(weights.router, panel, normed, nullptr, first, count, {0, count}, tile);
+    multiply_panel(weights.router, panel, normed, {nullptr, first}, count, {0, count}, tile);
     for (int i = 0; i < count; ++i) {
       memcpy(b.router_scores + (first + i) * stride + panel * kPanelColumns,
              tile + i * kPanelColumns, sizeof(float) * weights.router.width(panel));

@@ -14,14 +14,15 @@ namespace {
 struct Pairs {
   using Sum = Vec;
   RQ_INLINE Sum zero() { return broadcast(0.0f); }
+  RQ_INLINE Sum load(const float* unfinished) { return RQ_ISA::load(unfinished); }
   RQ_INLINE void add(Sum& sum, __m512i row, __m512i weights) { add_pairs(sum, {row}, {weights}); }
 };
 
 template <int rows, int vecs>
-RQ_NOINLINE void tile(int64_t deep, const uint32_t* words, int width, const uint8_t* const* a,
-                      Ahead ahead, float* out) {
+RQ_NOINLINE void tile(const Pass& pass, const uint32_t* words, int width, const uint8_t* const* a,
+                      float* out) {
   Pairs::Sum sums[rows][vecs];
-  multiply_words<Pairs>(deep, words, width, a, ahead, sums);
+  multiply_words<Pairs>(pass, words, width, a, out, sums);
 #  pragma GCC unroll 6
   for (int i = 0; i < rows; ++i) {
 #  pragma GCC unroll 4
@@ -33,22 +34,21 @@ RQ_NOINLINE void tile(int64_t deep, const uint32_t* words, int width, const uint
 
 }  // namespace
 
-void multiply_panel_pairs(const Matrix& m, int64_t panel, const Operand& operand,
-                          const int64_t* rows, int count, Ahead ahead, float* out) {
+void multiply_tile_pairs(const Matrix& m, int64_t panel, const Operand& operand, Rows rows,
+                         int count, const Pass& pass, float* out) {
   const uint8_t* a[kTileRows];
   for (int i = 0; i < count; ++i) a[i] = operand.bytes + rows[i] * operand.bytes_stride;
   const uint32_t* words = m.words + m.panel_words(panel);
   const int width = m.width(panel);
   with_rows(count, [&](auto height) {
     with_vecs(width / 16, [&](auto vecs) {
-      tile<decltype(height)::value, decltype(vecs)::value>(m.words_deep(), words, width, a, ahead,
-                                                           out);
+      tile<decltype(height)::value, decltype(vecs)::value>(pass, words, width, a, out);
     });
   });
 }
 #else
-void multiply_panel_pairs(const Matrix&, int64_t, const Operand&, const int64_t*, int, Ahead,
-                          float*) {}  // `Runtime::bf16_pairs` is never set
+void multiply_tile_pairs(const Matrix&, int64_t, const Operand&, Rows, int, const Pass&, float*) {
+}  // `Runtime::bf16_pairs` is never set
 #endif
 
 void round_to_bf16(const float* from, int64_t count, Bf16* to) {

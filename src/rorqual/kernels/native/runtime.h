@@ -21,6 +21,7 @@ constexpr int kColumnUnit = 16;    // a matrix's columns are padded to a multipl
 constexpr int kBlockTokens = 32;   // tokens of a cache block
 constexpr int kSplitTokens = 256;  // attention merges partial sums at these absolute positions
 constexpr int kTileRows = 6;       // rows of one register tile
+constexpr int kPanelRows = 24;     // rows of a panel product, tile by tile
 
 enum class Format : int { kFp32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 constexpr int kGroupDepth = 32;  // successive k that share an int4 scale and zero
@@ -35,12 +36,8 @@ struct ByteGroup {
   float offset;  // - sum of the bytes / 16: what a weight's zero of 1 adds to the products
 };
 
-static inline int values_per_word(Format format) {
-  return format == Format::kFp32   ? 1
-         : format == Format::kBf16 ? 2
-         : format == Format::kInt8 ? 4
-                                   : 8;
-}
+// 32-bit words hold 1, 2, 4 or 8 values.
+static inline int values_per_word(Format format) { return 1 << static_cast<int>(format); }
 
 // y = x W^T with W [columns, depth]. Panel p holds output columns [64 p, 64 p + width) as 32-bit
 // words [depth / values][width], each word holding 1 fp32, 2 bf16 or 4 int8 values of successive k
@@ -62,8 +59,7 @@ struct Matrix {
   int64_t physical_columns() const { return round_up(columns, kColumnUnit) * (paired ? 2 : 1); }
   int64_t words_deep() const {
     if (format == Format::kInt4) return groups() * (kGroupDepth / 8);
-    const int values = values_per_word(format);
-    return (depth + values - 1) / values;
+    return (depth + values_per_word(format) - 1) >> static_cast<int>(format);
   }
   int64_t groups() const { return (depth + kGroupDepth - 1) / kGroupDepth; }
   // Bytes of one column, steps and zeros within the panel included.

@@ -186,11 +186,11 @@ int64_t lay_out_scratch(Runtime& runtime, char* base, int64_t threads) {
   b.position = arena.take<int32_t>(t);
   b.chunk_begin = arena.take<int32_t>(t + 1);
   b.attention_begin = arena.take<int32_t>(t + 1);
-  // A tile of products, a tile of heads, and attention's scores, sums and outputs.
+  // A panel's products, a tile of heads, and attention's scores, sums and outputs.
   const int64_t head_width = round_up(largest(s.nope + s.rope, s.value), kPanelColumns);
   const int64_t value_width = round_up(s.value_width(), kColumnUnit);
   const int64_t key_width = round_up(s.query_width(), kColumnUnit);
-  const int64_t floats = kTileRows * (kPanelColumns + head_width) +
+  const int64_t floats = kPanelRows * kPanelColumns + kTileRows * head_width +
                          24 * (kSplitTokens + key_width + 3 * value_width + 16) +
                          kColumnUnit * kSplitTokens;
   b.per_thread_bytes = round_up(floats * 4, 4096);

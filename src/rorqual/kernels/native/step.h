@@ -116,7 +116,7 @@ struct Step {
     return reinterpret_cast<float*>(b.per_thread + part * b.per_thread_bytes);
   }
   float* part_tile(int part) const { return part_scratch(part); }
-  float* part_head(int part) const { return part_tile(part) + kTileRows * kPanelColumns; }
+  float* part_head(int part) const { return part_tile(part) + kPanelRows * kPanelColumns; }
   int64_t head_stride() const {
     const int64_t key = shape.nope + shape.rope;
     return round_up(key > shape.value ? key : shape.value, kPanelColumns);

@@ -20,27 +20,32 @@ struct Operand {
   int64_t groups_offset;  // int4: where a row's ByteGroups begin, in its bytes
 };
 
-// Which rows of a panel's work a tile is: `done` of `total` rows came before. The tiles of a panel
-// share out the reading of the next panel, so that memory works while they calculate.
+// Which rows of an operand: index[i], or first + i without an index.
+struct Rows {
+  const int32_t* index;
+  int64_t first;
+
+  int64_t operator[](int i) const { return index != nullptr ? index[i] : first + i; }
+  Rows from(int64_t i) const { return {index != nullptr ? index + i : nullptr, first + i}; }
+};
+
+// Which rows of a panel's work a product is: `done` of `total` rows came before.
 struct Progress {
   int64_t done, total;
 };
 
-// Where a tile prefetches, relative to the words it multiplies: two lines from each offset.
-struct Ahead {
-  int64_t first, second;
+// How a tile goes over a panel: words [begin, end) of its depth, and where it prefetches, relative
+// to the words it multiplies: two lines from each offset, so many words apart.
+// NOTE: handed on by reference: copies of what was just written stalled for 5 % of int8's prefill.
+struct Pass {
+  int64_t begin, end;
+  int64_t first_ahead, second_ahead, apart;
 };
-static inline Ahead look_ahead(const Matrix& m, int64_t panel, Progress progress) {
-  if (progress.total <= kTileRows) return {1024, 1056};
-  const int64_t next = m.panel_words(panel + 1) - m.panel_words(panel);
-  if (progress.done == 0) return {next, next};
-  return progress.done < 2 * kTileRows ? Ahead{next + 32, next + 32} : Ahead{0, 0};
-}
 
-// tile[i][j] = product of row i of the operand (row index[i], or first + i without an index) with
-// output column j of the panel; count <= kTileRows, tile rows are kPanelColumns apart.
-void multiply_panel(const Matrix& matrix, int64_t panel, const Operand& operand,
-                    const int32_t* index, int64_t first, int count, Progress progress, float* tile);
+// sums[i][j] = product of row rows[i] of the operand with output column j of the panel; count <=
+// kPanelRows, rows of sums are kPanelColumns apart.
+void multiply_panel(const Matrix& matrix, int64_t panel, const Operand& operand, Rows rows,
+                    int count, Progress progress, float* sums);
 
 // The int8 form of a row: bytes = round(x * 127 / max|x|), plus 128 if `offset`; zeros (or 128)
 // up to the next multiple of kGroupDepth. Returns max|x| / 127.
@@ -52,15 +57,17 @@ void quantise_groups(const float* row, int64_t count, uint8_t* bytes, ByteGroup*
 
 void round_to_bf16(const float* from, int64_t count, Bf16* to);
 
-// bf16 weights with rows of bf16, of an even length (a zero beyond an odd one).
+// Of one tile, count <= kTileRows rows: bf16 weights with rows of bf16, of an even length (a zero
+// beyond an odd one).
+void multiply_tile_pairs(const Matrix& matrix, int64_t panel, const Operand& operand, Rows rows,
+                         int count, const Pass& pass, float* tile);
 
-void multiply_panel_pairs(const Matrix& matrix, int64_t panel, const Operand& operand,
-                          const int64_t* rows, int count, Ahead ahead, float* tile);
+// Whether it can stop at a slice's end (AVX-512 with VNNI).
+bool slices_int8();
+void multiply_tile_int8(const Matrix& matrix, int64_t panel, const Operand& operand, Rows rows,
+                        int count, const Pass& pass, float* tile);
 
-void multiply_panel_int8(const Matrix& matrix, int64_t panel, const Operand& operand,
-                         const int64_t* rows, int count, Ahead ahead, float* tile);
-
-void multiply_panel_int4(const Matrix& matrix, int64_t panel, const Operand& operand,
-                         const int64_t* rows, int count, float* tile);
+void multiply_tile_int4(const Matrix& matrix, int64_t panel, const Operand& operand, Rows rows,
+                        int count, float* tile);
 
 }  // namespace rq::RQ_ISA

@@ -50,23 +50,31 @@ RQ_INLINE void with_vecs(int count, Function function) {
   }
 }
 
-// sums[i][j] = the products of row i's words with those of column register j, k ascending.
+// sums[i][j] += the products of row i's words with those of column register j, over a slice of the
+// panel's words, k ascending. At the panel's beginning sums start as zeros, else as what the slice
+// before left in `unfinished`, whose rows are kPanelColumns apart.
 // Product: the register of a sum, its zero, and `add(sum, row word in all lanes, weights)`.
 template <typename Product, int rows, int vecs>
-RQ_INLINE void multiply_words(int64_t deep, const uint32_t* words, int width,
-                              const uint8_t* const* a, Ahead ahead,
+RQ_INLINE void multiply_words(const Pass& pass, const uint32_t* words, int width,
+                              const uint8_t* const* a, const float* unfinished,
                               typename Product::Sum (&sums)[rows][vecs]) {
 #  pragma GCC unroll 6
   for (int i = 0; i < rows; ++i) {
 #  pragma GCC unroll 4
-    for (int j = 0; j < vecs; ++j) sums[i][j] = Product::zero();
+    for (int j = 0; j < vecs; ++j) {
+      sums[i][j] = pass.begin == 0 ? Product::zero()
+                                   : Product::load(unfinished + i * kPanelColumns + j * 16);
+    }
   }
-  for (int64_t k = 0; k < deep; ++k, words += width) {
+  words += pass.begin * width;
+  const int64_t first = pass.first_ahead, second = pass.second_ahead, apart = pass.apart;
+  const int64_t end = pass.end;
+  for (int64_t k = pass.begin; k < end; ++k, words += width) {
     __m512i w[vecs];
 #  pragma GCC unroll 4
     for (int j = 0; j < vecs; ++j) {
       w[j] = load_ints(words + j * 16);
-      __builtin_prefetch(words + (j < 2 ? ahead.first : ahead.second) + j % 2 * 16);
+      __builtin_prefetch(words + (j < 2 ? first : second) + j % 2 * apart);
     }
 #  pragma GCC unroll 6
     for (int i = 0; i < rows; ++i) {
