@@ -139,7 +139,7 @@ void multiply_tile(const Matrix& m, int64_t panel, const Operand& operand, Rows 
 // Several tiles multiply a panel slice by slice. With few rows memory sets the pace: slices so
 // small that the next one, fetched meanwhile, stays beside this one in the nearest cache. With many
 // rows arithmetic does, and only a panel that the second cache cannot hold is cut.
-constexpr int64_t kNearSlice = 12 << 10, kNearWhole = 64 << 10;  // bytes
+constexpr int64_t kNearSlice = 16 << 10, kNearWhole = 64 << 10;  // bytes
 constexpr int64_t kFarSlice = 64 << 10, kFarWhole = 512 << 10;
 
 // Words of depth of a slice; all of them if the form cannot stop half-way.
