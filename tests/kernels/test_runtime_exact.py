@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rorqual.config import DenseConfig, ModelConfig
 from rorqual.errors import CapacityError, CheckpointError, ConfigError, RequestError
 from rorqual.kernels import runtime as runtime_module
 from rorqual.kernels.library import Library
 from rorqual.kernels.runtime import Runtime
 from rorqual.kernels.runtime_layout import Precision
 from rorqual.kernels.step import StepBatch
+from tests.conftest import small_config
 from tests.kernels.runtime_cases import (
     CONFIGS,
     batch_of,
@@ -63,7 +65,7 @@ def test_neighbours_chunks_and_blocks_change_nothing(
 ) -> None:
     model = random_model(CONFIGS[name])
     sequences = [random_tokens(length, seed) for seed, length in enumerate(LENGTHS)]
-    for isa in ("avx512", "avx2", "portable"):
+    for isa in dict.fromkeys((library.isa, "avx512", "avx2", "portable")):
         if isa not in library.instruction_sets() or (isa != library.isa and name != "v3"):
             continue
         runtime = model.runtime(library.using(isa=isa, num_threads=2), precision)
@@ -75,18 +77,26 @@ def test_neighbours_chunks_and_blocks_change_nothing(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_deep_matrices_give_the_same_bits_to_many_rows_as_to_one(
-    library: Library, precision: Precision
+@pytest.mark.parametrize(
+    "config",
+    [
+        # `down` has panels of 64 and 48 columns, of more than kFarWhole bytes in bf16 and int8.
+        dense_config("llama", num_hidden_layers=1, hidden_size=112, intermediate_size=9003),
+        # Every panel over the hidden size has more than kNearWhole bytes.
+        small_config(hidden_size=2100),
+    ],
+    ids=("deep down", "wide v3"),
+)
+def test_panels_cut_into_slices_give_many_rows_the_bits_of_one(
+    library: Library, config: ModelConfig | DenseConfig, precision: Precision
 ) -> None:
-    # 8,400 numbers deep: tiles of several rows multiply such panels slice by slice.
-    model = random_model(dense_config("llama", hidden_size=64, intermediate_size=8400))
-    runtime = model.runtime(library, precision)
+    runtime = random_model(config).runtime(library, precision)
     tokens, blocks = random_tokens(60), blocks_for(60)
     singles = [
         runtime.step(batch_of([tokens[i : i + 1]], [i], [blocks])).logits
         for i in range(len(tokens))
     ]
-    for count in (6, 7, 12, 13, 20, 24, 25, 50, 60):
+    for count in (*range(6, 27), 50, 60):
         got = alone(runtime, tokens[:count])
         np.testing.assert_array_equal(got, np.concatenate(singles[:count]))
 

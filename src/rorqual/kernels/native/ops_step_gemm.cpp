@@ -137,12 +137,13 @@ void multiply_tile(const Matrix& m, int64_t panel, const Operand& operand, Rows 
 }
 
 // Several tiles multiply a panel slice by slice. With few rows memory sets the pace: slices so
-// small that the next one, fetched meanwhile, stays beside this one in the nearest cache. With many
-// rows arithmetic does, and only a panel that the second cache cannot hold is cut.
+// small that the next one, fetched meanwhile, stays beside this one in a first cache of 48 KB. With
+// many rows arithmetic does, and only a panel that the second cache cannot hold is cut. Smaller
+// panels gained nothing.
 constexpr int64_t kNearSlice = 16 << 10, kNearWhole = 64 << 10;  // bytes
 constexpr int64_t kFarSlice = 64 << 10, kFarWhole = 512 << 10;
 
-// Words of depth of a slice; all of them if the form cannot stop half-way.
+// Words of depth of a slice. Pairs and the bytes of VNNI alone heed where a pass begins and ends.
 int64_t slice_depth(const Matrix& m, int64_t deep, int width, int64_t total) {
   const int64_t bytes = 4 * deep * width;
   const bool stops = m.rounds_rows || (m.format == Format::kInt8 && slices_int8());
@@ -153,20 +154,13 @@ int64_t slice_depth(const Matrix& m, int64_t deep, int width, int64_t total) {
   return (deep + slices - 1) / slices;
 }
 
-// The first rows' tiles share out the reading of the slice `next` words ahead, so that memory works
-// while they calculate: of its four lines a row of words, two and two; one, two and one; or one
-// each.
+// The tiles of the first rows share out the reading of what comes `next` words later, so that
+// memory works while they calculate: of its four lines a row of words two and two; one, two and
+// one; or one each. (AVX2's tiles go over the columns one line at a time, and each reads them all.)
 void look_ahead(int64_t next, int tile, int tiles, Progress progress, Pass& pass) {
-  pass.apart = 16;
-  if (tiles == 2) {
-    pass.first_ahead = next + 32 * tile;
-  } else if (tiles == 3 && tile == 1) {
-    pass.first_ahead = next + 16;
-  } else {
-    pass.first_ahead = next + (tiles == 3 ? 24 : 16) * tile;
-    pass.apart = 0;
-  }
-  if (progress.done > 0) pass.first_ahead = pass.apart = 0;
+  const int line = (4 * tile + 1) / tiles, lines = (4 * tile + 5) / tiles - line;
+  pass.first_ahead = progress.done > 0 ? 0 : next + 16 * line;
+  pass.apart = progress.done > 0 || lines < 2 ? 0 : 16;
   pass.second_ahead = pass.first_ahead;
 }
 
@@ -176,23 +170,22 @@ void multiply_panel(const Matrix& m, int64_t panel, const Operand& operand, Rows
                     Progress progress, float* sums) {
   const int64_t deep = m.words_deep();
   if (progress.total <= kTileRows) {
-    // It reads a little ahead of itself.
+    // A single tile reads a little ahead of itself.
     const Pass whole = {0, deep, 1024, 1024 + 32, 16};
     return multiply_tile(m, panel, operand, rows, count, whole, sums);
   }
   const int width = m.width(panel);
   const int64_t depth = slice_depth(m, deep, width, progress.total);
-  const int64_t panel_words = m.panel_words(panel + 1) - m.panel_words(panel);
-  const int64_t next = depth == deep ? panel_words : depth * width;
   const int tiles = (count + kTileRows - 1) / kTileRows;
   // Two tiles are cut evenly. More are not: five rows take nearly as long as six.
   const int height = tiles == 2 ? (count + 1) / 2 : kTileRows;
   Pass pass;
   for (pass.begin = 0; pass.begin < deep; pass.begin = pass.end) {
     pass.end = pass.begin + depth < deep ? pass.begin + depth : deep;
-    for (int tile = 0; tile < tiles; ++tile) {
-      const int from = tile * height, some = count - from < height ? count - from : height;
-      look_ahead(next, tile, tiles, progress, pass);
+    const int64_t next = (pass.end - pass.begin) * width;
+    for (int t = 0; t < tiles; ++t) {
+      const int from = t * height, some = count - from < height ? count - from : height;
+      look_ahead(next, t, tiles, progress, pass);
       multiply_tile(m, panel, operand, rows.from(from), some, pass, sums + from * kPanelColumns);
     }
   }

@@ -7,6 +7,15 @@
 #include "step_tiles.h"
 
 namespace rq::RQ_ISA {
+
+bool slices_int8() {
+#if defined(__AVX512F__)
+  return has_vnni();
+#else
+  return false;
+#endif
+}
+
 namespace {
 
 // Finished sums to floats: (sum * weight scale) * row scale, the same order everywhere.
@@ -97,7 +106,7 @@ void panel_any(const Matrix& m, const uint32_t* words, int64_t column, int width
                const uint8_t* const* a, const float* row_scales, [[maybe_unused]] const Pass& pass,
                float* out) {
 #if defined(__AVX512F__)
-  if (has_vnni()) {
+  if (slices_int8()) {
     return with_vecs(width / 16, [&](auto vecs) {
       tile_vnni<rows, decltype(vecs)::value>(m, words, column, width, a, row_scales, pass, out);
     });
@@ -107,14 +116,6 @@ void panel_any(const Matrix& m, const uint32_t* words, int64_t column, int width
 }
 
 }  // namespace
-
-bool slices_int8() {
-#if defined(__AVX512F__)
-  return has_vnni();
-#else
-  return false;
-#endif
-}
 
 void multiply_tile_int8(const Matrix& m, int64_t panel, const Operand& operand, Rows rows,
                         int count, const Pass& pass, float* out) {

@@ -114,11 +114,7 @@ void Step::routed_layer(const LayerWeights& w) {
                rms_norm_row(b.x + row * hidden, hidden, w.post_norm, shape.eps, out);
                quantise(w.expert_gate_up[0], out, hidden, row);
              }
-             for (int done = 0; done < count; done += kTileRows) {
-               const int some = count - done < kTileRows ? count - done : kTileRows;
-               route_rows(runtime, w, moe_layer, arguments.replay, first + done, some,
-                          part_tile(part));
-             }
+             route_rows(runtime, w, moe_layer, arguments.replay, first, count, part_tile(part));
            });
   num_active = sort_by_expert(runtime, rows);
   if (arguments.routes != nullptr) {

@@ -20,9 +20,10 @@ constexpr int kPanelColumns = 64;  // output columns of a full panel
 constexpr int kColumnUnit = 16;    // a matrix's columns are padded to a multiple of this
 constexpr int kBlockTokens = 32;   // tokens of a cache block
 constexpr int kSplitTokens = 256;  // attention merges partial sums at these absolute positions
-constexpr int kTileRows = 6;       // rows of one register tile
-constexpr int kPanelRows = 24;     // rows of a panel product, tile by tile
+constexpr int kTileRows = 6;       // most rows of one register tile
+constexpr int kPanelRows = 24;     // most rows of one panel product, tile by tile
 
+// A number is the logarithm of how many values a 32-bit word holds.
 enum class Format : int { kFp32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 constexpr int kGroupDepth = 32;  // successive k that share an int4 scale and zero
 
@@ -36,7 +37,6 @@ struct ByteGroup {
   float offset;  // - sum of the bytes / 16: what a weight's zero of 1 adds to the products
 };
 
-// 32-bit words hold 1, 2, 4 or 8 values.
 static inline int values_per_word(Format format) { return 1 << static_cast<int>(format); }
 
 // y = x W^T with W [columns, depth]. Panel p holds output columns [64 p, 64 p + width) as 32-bit

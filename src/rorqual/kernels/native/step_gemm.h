@@ -1,7 +1,8 @@
 // Products of a few rows with one weight panel: the innermost loops of the runtime.
 //
 // Every output is one chain of fused multiply-adds with k ascending (int8: an exact integer sum),
-// whatever the number of rows of the tile: so decode and prefill give the same bits.
+// whatever the number of rows of the tile and wherever a slice of it ends: so decode and prefill
+// give the same bits.
 #pragma once
 
 #include "runtime.h"
@@ -57,12 +58,13 @@ void quantise_groups(const float* row, int64_t count, uint8_t* bytes, ByteGroup*
 
 void round_to_bf16(const float* from, int64_t count, Bf16* to);
 
-// Of one tile, count <= kTileRows rows: bf16 weights with rows of bf16, of an even length (a zero
-// beyond an odd one).
+// One tile, count <= kTileRows rows. `tile` holds the sums between two slices (int8: as integers);
+// a form that cannot stop gets whole panels.
+// bf16 weights with rows of bf16, of an even length (a zero beyond an odd one).
 void multiply_tile_pairs(const Matrix& matrix, int64_t panel, const Operand& operand, Rows rows,
                          int count, const Pass& pass, float* tile);
 
-// Whether it can stop at a slice's end (AVX-512 with VNNI).
+// Whether multiply_tile_int8 can stop at a slice's end: with AVX-512 and VNNI.
 bool slices_int8();
 void multiply_tile_int8(const Matrix& matrix, int64_t panel, const Operand& operand, Rows rows,
                         int count, const Pass& pass, float* tile);

@@ -6,7 +6,8 @@
 namespace rq::RQ_ISA {
 
 // The experts of rows [first, first + count) of normed activations: chosen [T, K] ascending, their
-// weights, into the scratch. `replay` [T, MoE layers, K] (or null) fixes the choice.
+// weights, into the scratch; count <= kPanelRows. `replay` [T, MoE layers, K] (or null) fixes the
+// choice.
 void route_rows(const Runtime& runtime, const LayerWeights& weights, int64_t moe_layer,
                 const int16_t* replay, int64_t first, int count, float* tile);
 

@@ -50,10 +50,10 @@ RQ_INLINE void with_vecs(int count, Function function) {
   }
 }
 
-// sums[i][j] += the products of row i's words with those of column register j, over a slice of the
-// panel's words, k ascending. At the panel's beginning sums start as zeros, else as what the slice
-// before left in `unfinished`, whose rows are kPanelColumns apart.
-// Product: the register of a sum, its zero, and `add(sum, row word in all lanes, weights)`.
+// sums[i][j] = what the slice before left in `unfinished` (rows kPanelColumns apart; zero at the
+// panel's beginning), plus the products of row i's words with those of column register j, k
+// ascending. Product: the register of a sum, its zero, its `load` from `unfinished`, and `add(sum,
+// row word in all lanes, weights)`.
 template <typename Product, int rows, int vecs>
 RQ_INLINE void multiply_words(const Pass& pass, const uint32_t* words, int width,
                               const uint8_t* const* a, const float* unfinished,
