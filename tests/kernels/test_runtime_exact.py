@@ -80,9 +80,9 @@ def test_neighbours_chunks_and_blocks_change_nothing(
 @pytest.mark.parametrize(
     "config",
     [
-        # `down` has panels of 64 and 48 columns, of more than kFarWhole bytes in bf16 and int8.
+        # `down` has panels of 64 and 48 columns, of more than kFarWhole bytes (int8: the first).
         dense_config("llama", num_hidden_layers=1, hidden_size=112, intermediate_size=9003),
-        # Every panel over the hidden size has more than kNearWhole bytes.
+        # Panels over the hidden size, gate and up's too, have more than kNearWhole bytes.
         small_config(hidden_size=2100),
     ],
     ids=("deep down", "wide v3"),

@@ -159,21 +159,10 @@ void Step::write_outputs() {
   const int64_t chunks = (wanted + kRowsPerTask - 1) / kRowsPerTask;
   for_tasks(head.panels() * chunks, product_microseconds(head, wanted),
             [&](int64_t task, int part) {
-              const int64_t panel = task / chunks, column = panel * kPanelColumns;
               const int64_t begin = task % chunks * kRowsPerTask;
               const int64_t end = begin + kRowsPerTask < wanted ? begin + kRowsPerTask : wanted;
-              const int64_t left = shape.vocabulary - column;
-              const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
-              float* tile = part_tile(part);
-              for (int64_t i = begin; i < end; i += kPanelRows) {
-                const int count = static_cast<int>(end - i < kPanelRows ? end - i : kPanelRows);
-                multiply_panel(head, panel, operand(b.normed, width), {nullptr, i}, count,
-                               {i - begin, end - begin}, tile);
-                for (int j = 0; j < count; ++j) {
-                  memcpy(arguments.logits + (i + j) * shape.vocabulary + column,
-                         tile + j * kPanelColumns, sizeof(float) * columns);
-                }
-              }
+              write_panel(head, task / chunks, operand(b.normed, width), begin, end - begin,
+                          arguments.logits + begin * shape.vocabulary, shape.vocabulary, part);
             });
 }
 

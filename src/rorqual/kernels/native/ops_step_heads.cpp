@@ -62,16 +62,11 @@ void Step::append_latents(const LayerWeights& w, int64_t layer, int64_t first, i
 // out[i] = row first + i of `input` times one panel, cut to the matrix's columns.
 void Step::write_panel(const Matrix& m, int64_t panel, const Operand& input, int64_t first,
                        int64_t count, float* out, int64_t stride, int part) {
-  float* tile = part_tile(part);
   const int64_t column = panel * kPanelColumns, left = m.columns - column;
   const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
-  for (int64_t i = 0; i < count; i += kPanelRows) {
-    const int some = static_cast<int>(count - i < kPanelRows ? count - i : kPanelRows);
-    multiply_panel(m, panel, input, {nullptr, first + i}, some, {i, count}, tile);
-    for (int r = 0; r < some; ++r) {
-      memcpy(out + (i + r) * stride + column, tile + r * kPanelColumns, sizeof(float) * columns);
-    }
-  }
+  for_products(m, panel, input, {nullptr, first}, count, part, [&](int64_t i, const float* sums) {
+    memcpy(out + i * stride + column, sums, sizeof(float) * columns);
+  });
 }
 
 void Step::write_product(const Matrix& m, const Operand& input, int64_t first, int64_t count,

@@ -8,39 +8,27 @@ namespace rq::RQ_ISA {
 void Step::activate_panel(const Matrix& m, int64_t panel, const Operand& input,
                           const int32_t* index, int64_t first, int64_t count, int64_t out_row,
                           int part) {
-  float* tile = part_tile(part);
   const int half = m.width(panel) / 2;
   const int64_t column = panel * kPanelColumns / 2;
-  for (int64_t i = 0; i < count; i += kPanelRows) {
-    const int some = static_cast<int>(count - i < kPanelRows ? count - i : kPanelRows);
-    multiply_panel(m, panel, input, Rows{index, first}.from(i), some, {i, count}, tile);
-    for (int r = 0; r < some; ++r) {
-      const float* gate = tile + r * kPanelColumns;
-      float* out = b.activation + (out_row + i + r) * b.activation_stride + column;
-      // Rows are padded to whole groups of columns, so the last group may be written whole.
-      for (int j = 0; j < half; j += kWidth) {
-        const Vec g = load(gate + j);
-        store(out + j, g * sigmoid(g) * load(gate + half + j));
-      }
+  for_products(m, panel, input, {index, first}, count, part, [&](int64_t i, const float* gate) {
+    float* out = b.activation + (out_row + i) * b.activation_stride + column;
+    // Rows are padded to whole groups of columns, so the last group may be written whole.
+    for (int j = 0; j < half; j += kWidth) {
+      const Vec g = load(gate + j);
+      store(out + j, g * sigmoid(g) * load(gate + half + j));
     }
-  }
+  });
 }
 
 // x[first + i] += rows of `input` times one panel.
 void Step::add_panel(const Matrix& m, int64_t panel, const Operand& input, int64_t first,
                      int64_t count, int part) {
-  float* tile = part_tile(part);
   const int64_t column = panel * kPanelColumns, left = shape.hidden - column;
   const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
-  for (int64_t i = 0; i < count; i += kPanelRows) {
-    const int some = static_cast<int>(count - i < kPanelRows ? count - i : kPanelRows);
-    multiply_panel(m, panel, input, {nullptr, first + i}, some, {i, count}, tile);
-    for (int r = 0; r < some; ++r) {
-      float* x = b.x + (first + i + r) * shape.hidden + column;
-      const float* sums = tile + r * kPanelColumns;
-      for (int j = 0; j < columns; ++j) x[j] += sums[j];
-    }
-  }
+  for_products(m, panel, input, {nullptr, first}, count, part, [&](int64_t i, const float* sums) {
+    float* x = b.x + (first + i) * shape.hidden + column;
+    for (int j = 0; j < columns; ++j) x[j] += sums[j];
+  });
 }
 
 void Step::feed_forward_layer(int64_t layer) {
@@ -83,7 +71,6 @@ void Step::expert_down_panel(const LayerWeights& w, int64_t panel, int64_t begin
                              int part) {
   const Operand activation = operand(b.activation, b.activation_stride);
   if (shape.shared_width > 0) add_panel(w.down, panel, activation, begin, end - begin, part);
-  float* tile = part_tile(part);
   const int64_t column = panel * kPanelColumns, left = shape.hidden - column;
   const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
   for (int n = 0; n < num_active; ++n) {
@@ -91,17 +78,12 @@ void Step::expert_down_panel(const LayerWeights& w, int64_t panel, int64_t begin
     int64_t from = b.expert_begin[e], to = b.expert_begin[e + 1];
     if (begin > 0) from = first_row_of(b.row_token, from, to, begin);
     if (end < rows) to = first_row_of(b.row_token, from, to, end);
-    for (int64_t i = from; i < to; i += kPanelRows) {
-      const int some = static_cast<int>(to - i < kPanelRows ? to - i : kPanelRows);
-      multiply_panel(w.expert_down[e], panel, activation, {nullptr, rows + i}, some,
-                     {i - from, to - from}, tile);
-      for (int r = 0; r < some; ++r) {
-        float* x = b.x + b.row_token[i + r] * shape.hidden + column;
-        const float weight = b.row_weight[i + r];
-        const float* sums = tile + r * kPanelColumns;
-        for (int j = 0; j < columns; ++j) x[j] += weight * sums[j];
-      }
-    }
+    for_products(w.expert_down[e], panel, activation, {nullptr, rows + from}, to - from, part,
+                 [&](int64_t i, const float* sums) {
+                   float* x = b.x + b.row_token[from + i] * shape.hidden + column;
+                   const float weight = b.row_weight[from + i];
+                   for (int j = 0; j < columns; ++j) x[j] += weight * sums[j];
+                 });
   }
 }
 
@@ -114,7 +96,7 @@ void Step::routed_layer(const LayerWeights& w) {
                rms_norm_row(b.x + row * hidden, hidden, w.post_norm, shape.eps, out);
                quantise(w.expert_gate_up[0], out, hidden, row);
              }
-             route_rows(runtime, w, moe_layer, arguments.replay, first, count, part_tile(part));
+             route_rows(runtime, w, moe_layer, arguments.replay, first, count, part_sums(part));
            });
   num_active = sort_by_expert(runtime, rows);
   if (arguments.routes != nullptr) {

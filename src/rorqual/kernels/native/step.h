@@ -103,6 +103,18 @@ struct Step {
     });
   }
 
+  // Calls take(i, sums) with the product of row rows[i] and a panel, [kPanelColumns], i ascending.
+  template <typename Function>
+  void for_products(const Matrix& m, int64_t panel, const Operand& input, Rows rows, int64_t count,
+                    int part, Function take) {
+    float* sums = part_sums(part);
+    for (int64_t i = 0; i < count; i += kPanelRows) {
+      const int some = static_cast<int>(count - i < kPanelRows ? count - i : kPanelRows);
+      multiply_panel(m, panel, input, rows.from(i), some, {i, count}, sums);
+      for (int r = 0; r < some; ++r) take(i + r, sums + r * kPanelColumns);
+    }
+  }
+
   // A rough cost on one thread: the weights from memory, or the arithmetic.
   static double product_microseconds(const Matrix& m, int64_t row_count) {
     const double bytes = static_cast<double>(m.bytes()) / 12e3;
@@ -115,8 +127,8 @@ struct Step {
   float* part_scratch(int part) const {
     return reinterpret_cast<float*>(b.per_thread + part * b.per_thread_bytes);
   }
-  float* part_tile(int part) const { return part_scratch(part); }
-  float* part_head(int part) const { return part_tile(part) + kPanelRows * kPanelColumns; }
+  float* part_sums(int part) const { return part_scratch(part); }
+  float* part_head(int part) const { return part_sums(part) + kPanelRows * kPanelColumns; }
   int64_t head_stride() const {
     const int64_t key = shape.nope + shape.rope;
     return round_up(key > shape.value ? key : shape.value, kPanelColumns);
