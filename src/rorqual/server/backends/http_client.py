@@ -94,9 +94,11 @@ class UpstreamClient:
         try:
             reply = Reply(response)
             yield reply
-            if reply.is_done:  # what is left is the end: so its connection can be used again
+            if reply.is_done and not response.content.is_eof():
+                # What is left is the end: so its connection can be used again.
                 with contextlib.suppress(OSError), _as_os_errors():
-                    await asyncio.wait_for(response.read(), _END_SECONDS)
+                    async with asyncio.timeout(_END_SECONDS):
+                        await response.read()
         finally:
             response.close()  # an answer that was not read to its end need not go on
 

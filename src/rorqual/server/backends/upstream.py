@@ -168,16 +168,21 @@ class UpstreamBackend:
             error = failed.error
         except asyncio.CancelledError:
             found.cancel()
+        if found.has_ended:  # whatever happened to its connection afterwards
+            return
         if not found.is_whole and error is None:
             error = EngineError("the upstream ended its answer without a finish_reason")
         if error is not None:
             on_chunks([Chunk(0, finish="error", error=error)])
             return
+        self._end(found)
+
+    def _end(self, found: "_Found") -> None:
         if found.usage is not None:
             self._totals["prompt"] += found.usage.prompt_tokens
             self._totals["cached"] += found.usage.cached_tokens
             self._totals["completion"] += found.usage.completion_tokens
-        on_chunks(found.last_chunks())
+        found.end()
 
     async def _try(self, prepared: Prepared, found: "_Found") -> None:
         for attempt in range(1, self._watch.attempts + 1):
@@ -202,7 +207,9 @@ class UpstreamBackend:
                 raise await _refusal(answer)
             async for data in answer.events():
                 found.take(json.loads(data))
-            if not found.is_whole and not answer.is_done:
+            if found.is_whole:  # now: so that it is settled together with its last tokens
+                self._end(found)
+            elif not answer.is_done:
                 text = "the upstream ended its answer in the middle; try again"
                 raise _Failed(EngineError(text), again=True)
 
@@ -214,6 +221,7 @@ class _Found:
     def __init__(self, prepared: Prepared, on_chunks: OnChunks) -> None:
         self.is_chat = isinstance(prepared.request.input, ChatInput)
         self.has_begun = False
+        self.has_ended = False  # and said so
         self.usage: Usage | None = None
         self.ends: list[Chunk] = []
         self._on_chunks = on_chunks
@@ -252,8 +260,10 @@ class _Found:
         """All choices end where they are."""
         self.ends = [Chunk(index, finish="cancelled") for index in range(self._num_choices)]
 
-    def last_chunks(self) -> list[Chunk]:
-        """The ends, each with its choice's part of the usage: upstreams count all together."""
+    def end(self) -> None:
+        """Passes on the ends, each with its choice's part of the usage: upstreams count all
+        together."""
+        self.has_begun = self.has_ended = True
         for chunk in self.ends:
             index, usage = chunk.index, self.usage
             if usage is None:
@@ -267,7 +277,7 @@ class _Found:
                     self._counts[index],
                     self._reasoning[index],
                 )
-        return self.ends
+        self._on_chunks(self.ends)
 
 
 def usage_of(raw: Mapping[str, Any]) -> Usage:
