@@ -52,10 +52,11 @@ def talk(upstream: Upstream, do: Callable[[UpstreamClient], Awaitable[None]]) ->
     asyncio.run(run())
 
 
-async def events(client: UpstreamClient) -> list[bytes]:
-    async with client.ask("GET", "/x") as answer:
-        assert answer.status == 200
-        return [data async for data in answer.events()]
+async def events(client: UpstreamClient, found: list[bytes] | None = None) -> list[bytes]:
+    found = [] if found is None else found
+    answer = await client.ask("GET", "/x", on_events=lambda events, _: found.extend(events))
+    assert answer.status == 200
+    return found
 
 
 def test_a_connection_is_used_again_however_the_answer_is_cut() -> None:
@@ -103,9 +104,7 @@ def test_an_answer_that_breaks_off_is_an_error_after_what_came() -> None:
     async def do(client: UpstreamClient) -> None:
         found: list[bytes] = []
         with pytest.raises(ConnectionError):
-            async with client.ask("GET", "/x") as answer:
-                async for data in answer.events():
-                    found.append(data)
+            await events(client, found)
         assert found == [b'{"a": 1}']
 
     talk(Upstream(CHUNKED, TWO, closes=True), do)

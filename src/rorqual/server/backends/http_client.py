@@ -1,61 +1,23 @@
-"""Streams of events from one upstream, on aiohttp.
+"""Exchanges with one upstream over HTTP: its address, its connections, what a request looks like.
 
-Whatever goes wrong on the way is an OSError, as with sockets: ConnectionError or TimeoutError.
-What has come is read at once and cut into lines here, which is cheaper than a task a line. Proxies
-of the environment and redirects are not followed.
+A client of our own because a gateway's cost is mostly its client's: the libraries for everything
+wake a task for each part of an answer (docs/results.md has the figures). Connections are kept for
+a moment and used again. Proxies of the environment and redirects are not followed, and compressed
+answers are not asked for.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+import json
+import ssl
+from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
-
-import aiohttp
+from urllib.parse import quote, urlsplit
 
 from rorqual.errors import ConfigError
+from rorqual.server.backends.http_connection import OnEvents, Reply, UpstreamConnection
 
 _IDLE_SECONDS: Final = 4.0  # servers close idle connections, uvicorn after five
-_MAX_LINE_BYTES: Final = 16 << 20
-_END_SECONDS: Final = 1.0  # for the few bytes behind a stream's last event
-_PREFIX: Final = b"data:"
-_DONE: Final = b"[DONE]"
-
-
-class Reply:
-    """An answer whose status is known. OSError if it breaks off."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.is_done = False
-
-    async def text(self) -> str:
-        """The whole body."""
-        with _as_os_errors():
-            return (await self._response.read()).decode("utf-8", "replace")
-
-    async def events(self) -> AsyncIterator[bytes]:
-        """The data of each server-sent event, one line each, as OpenAI's streams are.
-
-        `is_done` tells afterwards whether the stream said that it was whole.
-        """
-        rest = b""
-        while True:
-            with _as_os_errors():
-                part = await self._response.content.readany()
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines if part else [rest]:
-                if line.startswith(_PREFIX):
-                    data = line[len(_PREFIX) :].strip()
-                    if data == _DONE:
-                        self.is_done = True
-                        return
-                    yield data
-            if not part:
-                return
-            if len(rest) > _MAX_LINE_BYTES:
-                raise ConnectionError("the upstream sent a line without an end")
+_PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
 
 
 class UpstreamClient:
@@ -69,60 +31,90 @@ class UpstreamClient:
         connect_seconds: float,
         silence_seconds: float,
     ) -> None:
-        parts = urlsplit(base)
-        if parts.scheme not in ("http", "https") or parts.hostname is None:
-            raise ConfigError(f"upstream={base}: expected http(s)://HOST[:PORT]/PATH")
-        self._base, self._headers = base.rstrip("/"), dict(headers)
+        self._host, self._port, self._is_secure, self._path, authority = _address_of(base)
+        self._head = _head_of({"Host": authority, **headers})
         self._connect_seconds, self._silence_seconds = connect_seconds, silence_seconds
-        self._opened: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._connections: set[UpstreamConnection] = set()
+        self._free: list[UpstreamConnection] = []
 
-    @contextlib.asynccontextmanager
     async def ask(
-        self, method: str, path: str, body: Any = None, *, silence_seconds: float | None = None
-    ) -> AsyncIterator[Reply]:
-        """One exchange; the answer is read inside the block. OSError where there is none."""
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=self._connect_seconds,
-            sock_read=self._silence_seconds if silence_seconds is None else silence_seconds,
-        )
-        url = self._base + path
-        with _as_os_errors():
-            response = await self._session().request(
-                method, url, json=body, timeout=timeout, allow_redirects=False
-            )
-        try:
-            reply = Reply(response)
-            yield reply
-            if reply.is_done and not response.content.is_eof():
-                # What is left is the end: so its connection can be used again.
-                with contextlib.suppress(OSError), _as_os_errors():
-                    async with asyncio.timeout(_END_SECONDS):
-                        await response.read()
-        finally:
-            response.close()  # an answer that was not read to its end need not go on
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        on_events: OnEvents | None = None,
+        silence_seconds: float | None = None,
+    ) -> Reply:
+        """One exchange; body is sent as JSON. OSError where there is no answer, or a broken one.
 
-    def _session(self) -> aiohttp.ClientSession:
-        """Opened at the first exchange: it belongs to the event loop that runs then."""
-        if self._opened is None:
-            self._opened = aiohttp.ClientSession(
-                headers=self._headers,
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._opened
+        With on_events, those of an answer with status 200 are handed to it as they arrive, and the
+        reply is there when the stream says that it is whole.
+        """
+        silence = self._silence_seconds if silence_seconds is None else silence_seconds
+        request = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}"
+        if body is None:
+            data = b""
+        else:
+            data = json.dumps(body, separators=(",", ":")).encode()
+            request += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+        connection = self._free.pop() if self._free else await self._connect()
+        return await connection.ask(request.encode() + b"\r\n" + data, on_events, silence)
 
     async def close(self) -> None:
-        """Ends the idle connections; the others end with their exchanges."""
-        if self._opened is not None:
-            await self._opened.close()
+        """Ends all connections, and with them the exchanges that go on."""
+        for connection in tuple(self._connections):
+            connection.close()
+
+    async def _connect(self) -> UpstreamConnection:
+        if self._is_secure and self._tls is None:
+            self._tls = ssl.create_default_context()
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._connect_seconds):
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(
+                    idle_seconds=_IDLE_SECONDS, on_free=self._free.append, on_lost=self._forget
+                ),
+                self._host,
+                self._port,
+                ssl=self._tls,
+            )
+        self._connections.add(connection)
+        return connection
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        self._connections.discard(connection)
+        if connection in self._free:
+            self._free.remove(connection)
 
 
-@contextlib.contextmanager
-def _as_os_errors() -> Iterator[None]:
+def _address_of(base: str) -> tuple[str, int, bool, str, str]:
+    """Host, port, whether it speaks TLS, path, and what the Host header says."""
+    error = ConfigError(f"upstream={base}: expected http(s)://HOST[:PORT]/PATH")
     try:
-        yield
-    except aiohttp.ClientError as error:
-        if isinstance(error, OSError):
-            raise
-        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        parts = urlsplit(base)
+        host, port = parts.hostname or "", parts.port
+        name = host.encode("idna").decode()
+    except ValueError:  # a port that is none, a name that cannot be one
+        raise error from None
+    more = parts.username or parts.password or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not name or more:
+        raise error
+    is_secure = parts.scheme == "https"
+    authority = f"[{name}]" if ":" in name else name
+    authority += "" if port is None else f":{port}"
+    path = quote(parts.path.rstrip("/"), _PATH_CHARACTERS)
+    return name, port or (443 if is_secure else 80), is_secure, path, authority
+
+
+def _head_of(headers: Mapping[str, str]) -> str:
+    fixed = {
+        "Accept": "application/json, text/event-stream",
+        "Accept-Encoding": "identity",
+        "User-Agent": "rorqual",
+    }
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(f"{name} for an upstream: expected printable ASCII; check its key")
+    return "".join(f"{name}: {value}\r\n" for name, value in ({**headers, **fixed}).items())

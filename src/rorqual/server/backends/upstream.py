@@ -7,7 +7,7 @@ is tried again only until its first token: afterwards a second try could say som
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,8 @@ from rorqual.server.backends.base import (
     Prepared,
     TextInput,
 )
-from rorqual.server.backends.http_client import Reply, UpstreamClient
+from rorqual.server.backends.http_client import UpstreamClient
+from rorqual.server.backends.http_connection import Reply
 from rorqual.server.backends.upstream_format import chunk_of, upstream_body
 
 _CONNECT_SECONDS: Final = 5.0
@@ -148,11 +149,9 @@ class UpstreamBackend:
     async def _watch_over(self) -> None:
         while True:
             try:
-                look = self._client.ask("GET", "/models", silence_seconds=_CONNECT_SECONDS)
-                async with look as answer:
-                    await answer.text()
-                healthy = answer.status < 500
-                self._last_error = None if healthy else f"/models answers {answer.status}"
+                look = await self._client.ask("GET", "/models", silence_seconds=_CONNECT_SECONDS)
+                healthy = look.status < 500
+                self._last_error = None if healthy else f"/models answers {look.status}"
             except OSError as error:
                 healthy, self._last_error = False, f"{type(error).__name__}: {error}"
             self._state = "ready" if healthy else "down"
@@ -168,21 +167,19 @@ class UpstreamBackend:
             error = failed.error
         except asyncio.CancelledError:
             found.cancel()
-        if found.has_ended:  # whatever happened to its connection afterwards
-            return
         if not found.is_whole and error is None:
             error = EngineError("the upstream ended its answer without a finish_reason")
-        if error is not None:
+        if error is None or found.has_ended:
+            found.end()
+            self._count(found.usage)
+        else:
             on_chunks([Chunk(0, finish="error", error=error)])
-            return
-        self._end(found)
 
-    def _end(self, found: "_Found") -> None:
-        if found.usage is not None:
-            self._totals["prompt"] += found.usage.prompt_tokens
-            self._totals["cached"] += found.usage.cached_tokens
-            self._totals["completion"] += found.usage.completion_tokens
-        found.end()
+    def _count(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self._totals["prompt"] += usage.prompt_tokens
+            self._totals["cached"] += usage.cached_tokens
+            self._totals["completion"] += usage.completion_tokens
 
     async def _try(self, prepared: Prepared, found: "_Found") -> None:
         for attempt in range(1, self._watch.attempts + 1):
@@ -202,28 +199,25 @@ class UpstreamBackend:
 
     async def _try_once(self, prepared: Prepared, found: "_Found") -> None:
         path = "/chat/completions" if found.is_chat else "/completions"
-        async with self._client.ask("POST", path, prepared.payload) as answer:
-            if answer.status != 200:
-                raise await _refusal(answer)
-            async for data in answer.events():
-                found.take(json.loads(data))
-            if found.is_whole:  # now: so that it is settled together with its last tokens
-                self._end(found)
-            elif not answer.is_done:
-                text = "the upstream ended its answer in the middle; try again"
-                raise _Failed(EngineError(text), again=True)
+        answer = await self._client.ask("POST", path, prepared.payload, on_events=found.take)
+        if answer.status != 200:
+            raise _refusal(answer)
+        if not found.is_whole and not answer.is_done:
+            text = "the upstream ended its answer in the middle; try again"
+            raise _Failed(EngineError(text), again=True)
 
 
 class _Found:
-    """What an answer has brought so far; its text is passed on at once, its ends are kept until
-    the usage behind them is known."""
+    """What an answer has brought so far. Its text is passed on at once; its ends are kept until
+    the usage behind them is known, and go with the last of its text if they can: what comes
+    together is committed together."""
 
     def __init__(self, prepared: Prepared, on_chunks: OnChunks) -> None:
         self.is_chat = isinstance(prepared.request.input, ChatInput)
         self.has_begun = False
         self.has_ended = False  # and said so
         self.usage: Usage | None = None
-        self.ends: list[Chunk] = []
+        self._ends: list[Chunk] = []
         self._on_chunks = on_chunks
         self._num_choices = prepared.request.sampling.get("n", 1)
         self._counts = dict.fromkeys(range(self._num_choices), 0)
@@ -232,10 +226,21 @@ class _Found:
     @property
     def is_whole(self) -> bool:
         """Whether every choice has ended."""
-        return len({chunk.index for chunk in self.ends}) >= self._num_choices
+        return len({chunk.index for chunk in self._ends}) >= self._num_choices
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """One event of the stream."""
+    def take(self, events: Sequence[bytes], is_done: bool) -> None:
+        """Some events of the stream, and whether they were the last."""
+        chunks: list[Chunk] = []
+        try:
+            for event in events:
+                self._read(json.loads(event), chunks)
+            if is_done and self.is_whole:
+                chunks += self._last_chunks()
+        finally:
+            if chunks:
+                self._on_chunks(chunks)
+
+    def _read(self, event: Mapping[str, Any], chunks: list[Chunk]) -> None:
         if "error" in event:
             text = f"the upstream failed: {_message_of(event)}"
             raise _Failed(EngineError(text), again=True)
@@ -246,29 +251,33 @@ class _Found:
             self._reasoning[index] = self._reasoning.get(index, 0) + chunk.num_reasoning_tokens
             self.has_begun = self.has_begun or tokens > 0
             if chunk.finish is not None:
-                self.ends.append(chunk)
+                self._ends.append(chunk)
             elif tokens:  # the first event often names the role alone
-                self._on_chunks([chunk])
+                chunks.append(chunk)
         if event.get("usage"):
             self.usage = usage_of(event["usage"])
 
     def forget(self) -> None:
         """Before another try: the ends of an answer without a token."""
-        self.ends = []
+        self._ends = []
 
     def cancel(self) -> None:
         """All choices end where they are."""
-        self.ends = [Chunk(index, finish="cancelled") for index in range(self._num_choices)]
+        self._ends = [Chunk(index, finish="cancelled") for index in range(self._num_choices)]
 
     def end(self) -> None:
-        """Passes on the ends, each with its choice's part of the usage: upstreams count all
-        together."""
+        """Passes on the ends, if nobody has."""
+        if not self.has_ended:
+            self._on_chunks(self._last_chunks())
+
+    def _last_chunks(self) -> list[Chunk]:
+        """The ends, each with its choice's part of the usage: upstreams count all together."""
         self.has_begun = self.has_ended = True
-        for chunk in self.ends:
+        for chunk in self._ends:
             index, usage = chunk.index, self.usage
             if usage is None:
                 chunk.usage = Usage(0, 0, self._counts[index], self._reasoning[index])
-            elif len(self.ends) == 1:
+            elif len(self._ends) == 1:
                 chunk.usage = usage
             else:
                 chunk.usage = Usage(
@@ -277,7 +286,7 @@ class _Found:
                     self._counts[index],
                     self._reasoning[index],
                 )
-        self._on_chunks(self.ends)
+        return self._ends
 
 
 def usage_of(raw: Mapping[str, Any]) -> Usage:
@@ -305,13 +314,12 @@ def _most_tokens(given: ChatInput | TextInput) -> int:
     return size + _MESSAGE_TOKENS * len(given.messages) + _FRAME_TOKENS
 
 
-async def _refusal(answer: Reply) -> _Failed:
+def _refusal(answer: Reply) -> _Failed:
     """What an upstream's error status means to our client."""
-    text = await answer.text()
     try:
-        message = _message_of(json.loads(text))
+        message = _message_of(json.loads(answer.text))
     except ValueError:
-        message = text[:200]
+        message = answer.text[:200]
     status = answer.status
     if status in (400, 404, 413, 422):
         error: RorqualError = RequestError(f"the upstream refuses the request: {message}")
