@@ -7,10 +7,9 @@ platform executes as usual. Both kinds share connections and transactions. Colum
 strings and integers, which need no conversion; anything else is refused when it is compiled.
 """
 
-import contextlib
 import functools
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,8 +50,10 @@ class Statement:
         compiled = self._for(connection)
         assert compiled.make_row is not None, "the statement returns no rows"
         cursor = self._run(connection, compiled, values)
-        with _as_known_errors(connection, compiled.text):
+        try:
             row = cursor.fetchone()
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise _known_error(connection, compiled.text, error) from error
         cursor.close()  # an open one would hold its snapshot
         return None if row is None else compiled.make_row(row)
 
@@ -109,19 +110,17 @@ def run_text(connection: Connection, text: str, values: Any = ()) -> Any:
     """
     raw = connection.connection.driver_connection
     assert raw is not None
-    with _as_known_errors(connection, text):
-        return raw.execute(text, values)
-
-
-@contextlib.contextmanager
-def _as_known_errors(connection: Connection, text: str) -> Iterator[None]:
-    kind = connection.dialect.loaded_dbapi.Error
     try:
-        yield
-    except kind as error:
-        if connection.dialect.is_disconnect(error, connection.connection, None):
-            connection.invalidate(error)
-            connection.engine.dispose()  # the others of the pool have lost the server, too
-        raise DBAPIError.instance(
-            text, None, error, kind, hide_parameters=True, dialect=connection.dialect
-        ) from error
+        return raw.execute(text, values)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _known_error(connection, text, error) from error
+
+
+def _known_error(connection: Connection, text: str, error: Any) -> BaseException:
+    if connection.dialect.is_disconnect(error, connection.connection, None):
+        connection.invalidate(error)
+        connection.engine.dispose()  # the others of the pool have lost the server, too
+    kind = connection.dialect.loaded_dbapi.Error
+    return DBAPIError.instance(
+        text, None, error, kind, hide_parameters=True, dialect=connection.dialect
+    )

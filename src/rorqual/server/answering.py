@@ -57,21 +57,18 @@ class Answering:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._generation:
             self._is_gone = scope.get("rorqual.is_gone", self._is_gone)
-            gone = asyncio.create_task(_wait_gone(receive))
-            work = asyncio.create_task(self._answer(scope, send))
+            # What ends it early ends it as a deadline does that passes now.
+            most = self._generation.deadline_seconds + _READ_SECONDS
+            deadline = asyncio.timeout(most)
+            gone = asyncio.create_task(_end_when_gone(receive, deadline))
             try:
-                most = self._generation.deadline_seconds + _READ_SECONDS
-                await asyncio.wait({gone, work}, timeout=most, return_when=asyncio.FIRST_COMPLETED)
-                if work.done():
-                    await _result(work)
-                    return
-                work.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await work
+                async with deadline:
+                    await self._answer(scope, send)
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
             finally:
                 gone.cancel()
-                work.cancel()
-                await asyncio.gather(gone, work, return_exceptions=True)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         scope["rorqual.generation"] = self._generation
@@ -172,10 +169,7 @@ class Answering:
         await send(message)
 
 
-async def _wait_gone(receive: Receive) -> None:
+async def _end_when_gone(receive: Receive, deadline: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _result(work: "asyncio.Task[None]") -> None:
-    await work
+    deadline.reschedule(asyncio.get_running_loop().time())

@@ -9,8 +9,8 @@ statuses are those of the usual way.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any, Final
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from rorqual.errors import RequestError
 from rorqual.platform import Refused
 from rorqual.server.errors import Dialect, dialect_of
-from rorqual.server.identity import known_account
+from rorqual.server.identity import ROOM_FOR, known_account
 from rorqual.server.replies import RawHeaders, common_headers, error_reply, new_request_id
 from rorqual.server.services import Services
 from rorqual.server.source import source_of, text_headers
@@ -44,11 +44,17 @@ class Door:
         self._accounts: set[str] = set()
 
     def refusal(
-        self, url: bytes, raw: RawHeaders, client: str | None, extra: RawHeaders
+        self,
+        url: bytes,
+        raw: RawHeaders,
+        client: str | None,
+        extra: RawHeaders,
+        notes: MutableMapping[str, Any],
     ) -> bytes | None:
         """The whole response to a POST with these headers, None if it may come in.
 
-        extra: headers that the response carries, too.
+        extra: headers that the response carries, too; notes: where it is written that admission
+        was asked, so that nobody asks again.
         """
         path = url.partition(b"?")[0]
         dialect = self._dialects.get(path)
@@ -71,6 +77,7 @@ class Door:
             reply = error_reply(refused, dialect)
             self._note(path, refused, reply.status_code, account_id)
             return _on_the_wire(reply, extra)
+        notes[ROOM_FOR] = account_id
         return None
 
     def _note(self, path: bytes, refused: Refused, status: int, account_id: str) -> None:

@@ -73,6 +73,7 @@ class Generation:
         self.model = first.model
         self._n = first.sampling.get("n", 1)
         self._backend: Backend = services.models.get(self.model)
+        self._metrics = services.metrics.of_model(self.model)
         self._tally = Tally(prepared, self._n)
         self.prompt_tokens = self._tally.prompt_tokens
         self._ticket: Ticket | None = None
@@ -212,7 +213,7 @@ class Generation:
         self._submitted = True
         self.started_seconds = time.monotonic()
         waited = self.started_seconds - self.opened_seconds
-        self._services.metrics.queue_seconds.labels(self.model).observe(waited)
+        self._metrics.queue_seconds.observe(waited)
         try:
             for number, prepared in enumerate(self._prepared):
                 offset = number * self._n
@@ -329,7 +330,7 @@ class Generation:
         if self.first_token_seconds is None:
             self.first_token_seconds = time.monotonic()
             waited = self.first_token_seconds - (self.started_seconds or self.opened_seconds)
-            self._services.metrics.first_token_seconds.labels(self.model).observe(waited)
+            self._metrics.first_token_seconds.observe(waited)
         if self._ticket is not None:
             used = self.prompt_tokens + self._tally.num_handed
             self._services.platform.admission.progress(self._ticket, used)
@@ -436,9 +437,14 @@ class Generation:
         elif not self.is_whole:
             counts = self._tally.partial
         if counts.total_tokens:
-            self._measure(counts)
-        if self._reserving is not None:
-            self.settlement = await asyncio.shield(self._charge(self._reserving, counts))
+            self._metrics.bill(counts)
+        if self._reserving is None:
+            return
+        if not self._reserving.done():  # cancelled while it waited for that
+            charging = self._charge(self._reserving, counts)
+            self.settlement = await asyncio.shield(charging)
+        elif self._reserving.exception() is None:
+            self.settlement = await outcome_of(self._submit_settle(counts))
 
     def _check_bill(self) -> None:
         """Raises RequestClosed if somebody else, who took this server for dead, was faster: what
@@ -451,17 +457,11 @@ class Generation:
             await outcome_of(reserving)
         except RorqualError:  # nothing was taken, and nothing was handed out
             return None
-        ledger = self._services.platform.ledger
-        return await outcome_of(
-            ledger.submit_settle(self.request_id, counts, outcome=self._outcome)
-        )
+        return await outcome_of(self._submit_settle(counts))
 
-    def _measure(self, counts: TokenCounts) -> None:
-        tokens = self._services.metrics.tokens
-        tokens.labels(self.model, "cache_hit").inc(counts.cache_hit_tokens)
-        tokens.labels(self.model, "input").inc(counts.input_tokens)
-        tokens.labels(self.model, "output").inc(counts.output_tokens)
-        tokens.labels(self.model, "reasoning").inc(counts.reasoning_tokens)
+    def _submit_settle(self, counts: TokenCounts) -> Future[Settlement]:
+        ledger = self._services.platform.ledger
+        return ledger.submit_settle(self.request_id, counts, outcome=self._outcome)
 
     async def __aenter__(self) -> "Generation":
         return self

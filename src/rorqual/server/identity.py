@@ -12,6 +12,7 @@ from rorqual.server.services import Asker, Services
 COOKIE = "rorqual"
 SECURE_COOKIE = "__Host-rorqual"
 CHANGE_HEADER = "x-rorqual"
+ROOM_FOR = "rorqual.room_for"  # in a scope: the account that admission has been asked about
 
 
 def address_of(request: Request) -> str:
@@ -84,11 +85,15 @@ def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
 
 def _check_room(services: Services, request: Request) -> None:
     """Raises what admission would say to any request of this account, if it is known."""
-    if not request.scope["rorqual.generates"]:
+    scope = request.scope
+    if not scope["rorqual.generates"]:
+        return
+    if ROOM_FOR in scope:
+        scope["rorqual.user_id"] = scope[ROOM_FOR]
         return
     account_id = known_account(services, request.headers)
     if account_id is not None:
-        request.scope["rorqual.user_id"] = account_id
+        scope["rorqual.user_id"] = account_id
         services.platform.admission.check(account_id, address_of(request))
 
 

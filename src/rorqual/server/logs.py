@@ -8,7 +8,9 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+_encode: Final = json.JSONEncoder().encode
 
 
 class RequestLog:
@@ -20,8 +22,9 @@ class RequestLog:
     def line(self, event: str, **fields: Any) -> None:
         """One event; None is left out."""
         kept = {name: value for name, value in fields.items() if value is not None}
-        text = json.dumps({"time": round(time.time(), 3), "event": event, **kept})
+        text = _encode({"time": round(time.time(), 3), "event": event, **kept})
         if self._write is not None:
             self._write(text)
         else:
-            print(text, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{text}\n")  # in one piece
+            sys.stderr.flush()

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from types import FrameType
-from typing import Final
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -118,7 +118,9 @@ class DoorProtocol(WatchedReader):
         extra = self.server_state.default_headers
         if not self._stays:
             extra = [*extra, (b"connection", b"close")]
-        return self.door.refusal(self.url, self.headers, self.client and self.client[0], extra)
+        client = self.client and self.client[0]
+        notes = cast("dict[str, Any]", self.scope)
+        return self.door.refusal(self.url, self.headers, client, extra, notes)
 
 
 def bounded_protocol(http: HttpConfig, at_door: Door) -> type[HttpToolsProtocol]:

@@ -24,6 +24,7 @@ class Tally:
         self.handed = TokenCounts()
         self._usages: dict[int, Usage] = {}
         self._cached: dict[int, int] = {}  # of the prompts that have begun to be answered
+        self._usage: Usage | None = None  # once it was asked for, until more comes
 
     @property
     def num_handed(self) -> int:
@@ -32,6 +33,7 @@ class Tally:
 
     def add(self, chunks: Sequence[Chunk]) -> None:
         """Takes in what is about to be handed out."""
+        self._usage = None
         for chunk in chunks:
             if chunk.usage is not None:
                 self._usages[chunk.index] = chunk.usage
@@ -54,6 +56,11 @@ class Tally:
     @property
     def usage(self) -> Usage:
         """Tokens of all choices together; a prompt counts once, however many answers it has."""
+        if self._usage is None:
+            self._usage = self._sum()
+        return self._usage
+
+    def _sum(self) -> Usage:
         prompt = cached = completion = 0
         for number, prompt_tokens in enumerate(self._prompts):
             found = [self._usages.get(number * self._n + i) for i in range(self._n)]

@@ -18,6 +18,7 @@ from rorqual.server.backends.http_connection import OnEvents, Reply, UpstreamCon
 
 _IDLE_SECONDS: Final = 4.0  # servers close idle connections, uvicorn after five
 _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class UpstreamClient:
@@ -57,7 +58,7 @@ class UpstreamClient:
         if body is None:
             data = b""
         else:
-            data = json.dumps(body, separators=(",", ":")).encode()
+            data = _encode(body).encode()
             request += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
         connection = self._free.pop() if self._free else await self._connect()
         return await connection.ask(request.encode() + b"\r\n" + data, on_events, silence)

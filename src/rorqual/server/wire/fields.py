@@ -76,7 +76,7 @@ def named(error: ValidationError) -> RequestError:
 def read_json(body: bytes) -> dict[str, Any]:
     """A JSON object; RequestError for anything else, however it is broken."""
     try:
-        raw = json.loads(body, parse_constant=_no_constant)
+        raw = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"the body is not valid JSON ({type(error).__name__}); expected an object in UTF-8",
@@ -97,3 +97,7 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Never:
     raise ValueError(f"{name} is no JSON")
+
+
+# Made once: json.loads with options builds a decoder at every call.
+_decode: Final = json.JSONDecoder(parse_constant=_no_constant).decode
