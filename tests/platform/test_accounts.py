@@ -285,10 +285,13 @@ def test_keys_end_by_revocation_and_by_time(platform: Platform, clock: ManualClo
     made = platform.keys.create(user.id, "laptop", expires_seconds=clock.now + 60)
     with pytest.raises(NotFound):
         platform.keys.revoke(other.id, made.key.id)
-    assert platform.keys.authenticate(made.secret)
+    known = platform.keys.authenticate(made.secret).key
+    platform.keys.use(known)
     clock.advance(60)
     with pytest.raises(NotAuthenticated):
         platform.keys.authenticate(made.secret)
+    with pytest.raises(NotAuthenticated):
+        platform.keys.use(known)
     lasting = platform.keys.create(user.id, "server")
     platform.keys.revoke(user.id, lasting.key.id)
     platform.keys.revoke(user.id, lasting.key.id)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rorqual.platform import Caller
 from rorqual.platform.challenge import leading_zero_bits
 from tests.server.conftest import MODEL, UNIT, Running, ServerFactory, new_key
 from tests.server.scripted import ScriptRunner, make_tokenizer
@@ -111,6 +112,58 @@ def test_limits_of_a_key_hold(money_server: Running) -> None:
     (key,) = server.platform.keys.of_user(user_id)
     server.platform.keys.revoke(user_id, key.id)
     assert ask(server, gone).status_code == 401
+
+
+def test_a_known_key_is_good_for_as_long_as_the_ledger_says_so(
+    money_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that was used lately is not looked up: the reservation asks whether it still holds."""
+    server = money_server
+    keys, looked_up = server.platform.keys, list[str]()
+    authenticate = keys.authenticate
+
+    def counted(text: str) -> Caller:
+        looked_up.append(text)
+        return authenticate(text)
+
+    monkeypatch.setattr(keys, "authenticate", counted)
+    user_id, secret = new_key(server, "known")
+    (key,) = keys.of_user(user_id)
+    assert [ask(server, secret).status_code for _ in range(3)] == [200, 200, 200]
+    assert looked_up == [secret]
+    keys.note_uses()
+    assert keys.of_user(user_id)[0].last_used_seconds is not None
+    with server.http as http:
+        assert http.get("/v1/key", headers={"x-api-key": secret}).json()["spent"] > 0
+    assert looked_up == [secret] * 2  # what does not reserve looks
+    keys.revoke(user_id, key.id)
+    answers = [ask(server, secret) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [401, 401]
+    assert answers[0].json() == answers[1].json()
+    assert looked_up == [secret] * 3  # after the first it is not known any more
+    assert server.platform.usage.audit() == []
+
+
+def test_a_revoked_key_does_not_learn_what_is_left(money_server: Running) -> None:
+    server = money_server
+    user_id, secret = new_key(server, "revoked")
+    assert ask(server, secret).status_code == 200
+    (key,) = server.platform.keys.of_user(user_id)
+    server.platform.keys.revoke(user_id, key.id)
+    left = server.platform.ledger.balance(user_id).available_nano
+    server.platform.ledger.adjust(user_id, -left, "revoked", note="gone")
+    answer = ask(server, secret)
+    assert answer.status_code == 401 and "balance" not in answer.text
+
+
+def test_a_locked_account_is_refused_with_a_known_key(money_server: Running) -> None:
+    server = money_server
+    user_id, secret = new_key(server, "locked")
+    assert ask(server, secret).status_code == 200
+    server.platform.accounts.set_locked(user_id, True)
+    answers = [ask(server, secret) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert answers[0].json() == answers[1].json()
 
 
 def test_a_client_that_leaves_pays_for_what_it_got(money_server: Running) -> None:

@@ -1,7 +1,7 @@
 """API keys: shown once, stored hashed, limited by model, money and date, revoked at once.
 
-Every request looks its key up in the database (one indexed read): a cache would keep a revoked key
-alive. A key is hashed before it reaches a query.
+A key is good or not by what the database says, at each request: by a look at it, or by the
+reservation, which fails without it. A key is hashed before it reaches a query.
 """
 
 import json
@@ -51,6 +51,10 @@ class ApiKey:
     expires_seconds: float | None
     revoked_seconds: float | None
     last_used_seconds: float | None
+
+    def has_expired(self, now_seconds: float) -> bool:
+        """Whether its time is over."""
+        return self.expires_seconds is not None and self.expires_seconds <= now_seconds
 
     def require_model(self, model: str) -> None:
         """Raises NotAllowed if the key is limited to other models."""
@@ -130,20 +134,21 @@ class ApiKeys:
                 code="invalid_api_key",
             )
         row = self._database.read_one(_BY_HASH, {"hash": hash_secret(text)})
-        now_ms = self._now_ms()
-        expired = (
-            row is not None and row.key_expires_ms is not None and row.key_expires_ms <= now_ms
-        )
-        if row is None or row.key_revoked_ms is not None or expired:
-            raise NotAuthenticated(
-                "the API key is unknown, expired or revoked; make a new one",
-                code="invalid_api_key",
-            )
-        if row.locked_ms is not None:
+        if row is None or row.key_revoked_ms is not None:
+            raise _not_good()
+        key = _key_of(row)
+        if row.locked_ms is not None and not key.has_expired(self._clock()):
             raise account_locked()
+        self.use(key)
+        return Caller(user_of(row), key)
+
+    def use(self, key: ApiKey) -> None:
+        """A request comes with it; NotAuthenticated if it has expired."""
+        now_seconds = self._clock()
+        if key.has_expired(now_seconds):
+            raise _not_good()
         with self._lock:
-            self._used_ms[row.key_id] = now_ms
-        return Caller(user_of(row), _key_of(row))
+            self._used_ms[key.id] = round(now_seconds * 1000)
 
     def note_uses(self) -> None:
         """Writes down when keys were used since the last call, all in one transaction.
@@ -185,6 +190,12 @@ class ApiKeys:
 
     def _now_ms(self) -> int:
         return round(self._clock() * 1000)
+
+
+def _not_good() -> NotAuthenticated:
+    return NotAuthenticated(
+        "the API key is unknown, expired or revoked; make a new one", code="invalid_api_key"
+    )
 
 
 def _select_keys() -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, and_, bindparam, insert, or_, select, update
 
 from rorqual.errors import RequestError
+from rorqual.platform.accounts import account_locked
 from rorqual.platform.errors import (
     InsufficientBalance,
     NotAllowed,
@@ -285,9 +286,11 @@ def entry_of(row: Row[Any]) -> Entry:
 
 def _debit(connection: Connection, user_id: str, key_id: str | None, worst_nano: int) -> None:
     if not _DEBIT_USER.count(connection, {"of_user": user_id, "worst": worst_nano}):
+        if key_id is not None:  # before anything is told of the account
+            _require_key(connection, key_id, user_id)
         user = _require_user(connection, user_id)
         if user.locked_ms is not None:
-            raise NotAllowed("this account is locked; ask an administrator", code="account_locked")
+            raise account_locked()
         raise InsufficientBalance(
             f"the request may cost {format_nano(worst_nano)} and the balance is "
             f"{format_nano(user.balance_nano)}; top up or lower max_tokens"
@@ -296,9 +299,7 @@ def _debit(connection: Connection, user_id: str, key_id: str | None, worst_nano:
         return
     if _DEBIT_KEY.count(connection, {"of_key": key_id, "of_user": user_id, "worst": worst_nano}):
         return
-    key = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
-    if key is None or key.user_id != user_id or key.revoked_ms is not None:
-        raise NotAuthenticated("the API key is unknown or revoked", code="invalid_api_key")
+    key = _require_key(connection, key_id, user_id)
     raise InsufficientBalance(
         f"the request may cost {format_nano(worst_nano)} and the key has "
         f"{format_nano(key.cap_nano - key.spent_nano)} of its cap left; raise the cap",
@@ -326,6 +327,15 @@ def _require_user(connection: Connection, user_id: str) -> Row[Any]:
     row = connection.execute(select(users).where(users.c.id == user_id)).one_or_none()
     if row is None:
         raise NotFound(f"user {user_id} does not exist; list the users")
+    return row
+
+
+def _require_key(connection: Connection, key_id: str, user_id: str) -> Row[Any]:
+    row = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
+    if row is None or row.user_id != user_id or row.revoked_ms is not None:
+        raise NotAuthenticated(
+            "the API key is unknown, expired or revoked; make a new one", code="invalid_api_key"
+        )
     return row
 
 

@@ -31,6 +31,8 @@ from rorqual.errors import CapacityError, RorqualError
 from rorqual.platform import (
     DeadlineExceeded,
     Job,
+    NotAllowed,
+    NotAuthenticated,
     Place,
     QueueFull,
     Refused,
@@ -157,7 +159,12 @@ class Generation:
             key_id=self._asker.key_id,
             expires_in_seconds=left_seconds + _MARGIN_SECONDS,
         )
-        await outcome_of(self._reserving)
+        try:
+            await outcome_of(self._reserving)
+        except (NotAuthenticated, NotAllowed):  # revoked or locked since it was looked up
+            if self._asker.key_id is not None:
+                self._services.known_keys.forget(self._asker.key_id)
+            raise
 
     # Waiting
 

@@ -20,8 +20,11 @@ def address_of(request: Request) -> str:
     return request.scope["rorqual.address"]
 
 
-async def asker_of(services: Services, request: Request) -> Asker:
+async def asker_of(services: Services, request: Request, *, reserves: bool = False) -> Asker:
     """Whose key a request carries; in local mode the one user's.
+
+    reserves: what follows does nothing before its reservation, which fails for a key that is not
+    good any more; so one that was good lately is not looked up.
 
     A request for an answer that has no place anyway, and that the door could not tell, is refused
     here, before it is read.
@@ -35,8 +38,13 @@ async def asker_of(services: Services, request: Request) -> Asker:
         raise NotAuthenticated(
             "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
         )
-    caller = await services.look_up(services.platform.keys.authenticate, key)
-    services.known_keys.note(key, caller.user.id)
+    keys = services.platform.keys
+    caller = services.known_keys.caller_of(key) if reserves else None
+    if caller is None:
+        caller = await services.look_up(keys.authenticate, key)
+        services.known_keys.note(key, caller)
+    else:
+        keys.use(caller.key)
     return Asker(caller.user, caller.key, address, deadline)
 
 
@@ -103,7 +111,8 @@ def known_account(services: Services, headers: Mapping[str, str]) -> str | None:
     if services.is_local:
         return services.local_user.id
     key = key_in(headers)
-    return None if key is None else services.known_keys.account_of(key)
+    caller = None if key is None else services.known_keys.caller_of(key)
+    return None if caller is None else caller.user.id
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:

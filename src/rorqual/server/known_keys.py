@@ -1,13 +1,16 @@
-"""Which account a key belonged to when it was last seen: enough to refuse, never to let in.
+"""Whose key it was when it was last seen: enough to refuse by, and to come as far as the ledger.
 
-In a flood most requests are refused. To know that an account has no place left is in memory; to
-know the account costs a look into the database, which this spares. Whoever is not refused is looked
-up as ever, so a revoked key is at most told "too much" where "unknown" would be right.
+A look into the database is spared twice. In a flood most requests are refused, and to know that an
+account has no place left is in memory. And a request for an answer asks the database anyway, when
+it reserves: that fails for a key that was revoked or an account that was locked meanwhile, and the
+key is forgotten here. Everything else looks its key up.
 """
 
 import hashlib
 from collections import OrderedDict
 from typing import Final
+
+from rorqual.platform import Caller
 
 _MAX_KEYS: Final = 65_536
 
@@ -16,19 +19,28 @@ class KnownKeys:
     """Bounded, and without the keys themselves. For one thread."""
 
     def __init__(self) -> None:
-        self._accounts: OrderedDict[bytes, str] = OrderedDict()
+        self._callers: OrderedDict[bytes, Caller] = OrderedDict()
+        self._digests: dict[str, bytes] = {}
 
-    def note(self, key: str, account_id: str) -> None:
-        """A key was found to be this account's."""
+    def note(self, key: str, caller: Caller) -> None:
+        """A key was found to be this caller's."""
         name = _digest(key)
-        self._accounts[name] = account_id
-        self._accounts.move_to_end(name)
-        if len(self._accounts) > _MAX_KEYS:
-            self._accounts.popitem(last=False)
+        self._callers[name] = caller
+        self._callers.move_to_end(name)
+        self._digests[caller.key.id] = name
+        if len(self._callers) > _MAX_KEYS:
+            _, oldest = self._callers.popitem(last=False)
+            del self._digests[oldest.key.id]
 
-    def account_of(self, key: str) -> str | None:
-        """The account, if the key was seen lately."""
-        return self._accounts.get(_digest(key))
+    def caller_of(self, key: str) -> Caller | None:
+        """Who sent it lately, if anybody did."""
+        return self._callers.get(_digest(key))
+
+    def forget(self, key_id: str) -> None:
+        """What was known of this key may not hold any more."""
+        name = self._digests.pop(key_id, None)
+        if name is not None:
+            del self._callers[name]
 
 
 def _digest(key: str) -> bytes:

@@ -73,7 +73,7 @@ class WireApi(WireHandlers):
         """OpenAI's and DeepSeek's chat completions."""
         dialect: Dialect = request.scope["rorqual.dialect"]
         table = DEEPSEEK_CHAT if dialect == "deepseek" else OPENAI_CHAT
-        asker, body, ignored = await self._read(request, table)
+        asker, body, ignored = await self._read(request, table, reserves=True)
         backend = self._services.models.get(self._model_name(body.model))
         made, plan, unused = chat_request(
             body,
@@ -99,7 +99,7 @@ class WireApi(WireHandlers):
 
     async def text(self, request: Request) -> Answering:
         """Completions: continued text, filled gaps, scored texts."""
-        asker, body, ignored = await self._read(request, TEXT_TABLE)
+        asker, body, ignored = await self._read(request, TEXT_TABLE, reserves=True)
         backend = self._services.models.get(self._model_name(body.model))
         made = text_requests(
             body,
@@ -129,7 +129,7 @@ class WireApi(WireHandlers):
 
     async def messages(self, request: Request) -> Answering:
         """Anthropic's messages."""
-        asker, body, ignored = await self._read(request, ANTHROPIC_TABLE)
+        asker, body, ignored = await self._read(request, ANTHROPIC_TABLE, reserves=True)
         made = self._messages_request(request, asker, body)
         generation = await Generation.open(self._services, asker, [made])
         writer = MessagesAnswer(

@@ -40,17 +40,20 @@ class WireHandlers:
             before_end=before_end,
         )
 
-    async def _asker(self, request: Request) -> Asker:
-        asker = await asker_of(self._services, request)
+    async def _asker(self, request: Request, *, reserves: bool = False) -> Asker:
+        asker = await asker_of(self._services, request, reserves=reserves)
         request.scope["rorqual.user_id"] = asker.user.id
         request.scope["rorqual.key_id"] = asker.key_id
         return asker
 
     async def _read(
-        self, request: Request, table: FieldTable[Body]
+        self, request: Request, table: FieldTable[Body], *, reserves: bool = False
     ) -> tuple[Asker, Body, tuple[str, ...]]:
-        """Who asks, what, and what is accepted without effect. The key is looked at first."""
-        asker = await self._asker(request)
+        """Who asks, what, and what is accepted without effect. The key is looked at first.
+
+        reserves: as of `asker_of`.
+        """
+        asker = await self._asker(request, reserves=reserves)
         return asker, *table.read(read_json(await request.body()))
 
     async def _checked(
