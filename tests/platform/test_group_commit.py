@@ -1,11 +1,14 @@
 """Which commits are synced, and what shares one."""
 
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from rorqual.config.server import DatabaseConfig
 from rorqual.errors import CapacityError
@@ -40,6 +43,77 @@ def test_only_what_asks_for_it_is_synced(database: Database) -> None:
     found = [database.write(level, synced=synced) for synced in wanted]
     assert found == [_FULL if synced else _NORMAL for synced in wanted]
     assert database.write(level) == _FULL, "synced is what is meant without a word"
+
+
+def test_a_small_operation_is_done_by_its_caller_while_nobody_writes(database: Database) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def small(connection: Connection) -> int:
+        seen.append((threading.get_ident(), level(connection)))
+        return add(connection)
+
+    before = database.commit_counts
+    done = database.submit_small(small)
+    assert done.done() and done.result() == 1
+    assert seen == [(threading.get_ident(), _NORMAL)]
+    assert [a - b for a, b in zip(database.commit_counts, before, strict=True)] == [1, 1]
+    assert rows(database) == 1
+
+
+def test_a_small_operation_waits_its_turn_behind_the_writer(database: Database) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> int:
+        begun.set()
+        go.wait(20)
+        return add(connection)
+
+    first = database.submit(hold)
+    assert begun.wait(20)
+    second = database.submit_small(add)
+    assert not second.done()
+    go.set()
+    assert (first.result(20), second.result(20), rows(database)) == (1, 1, 2)
+    assert database.submit_small(add).done()
+
+
+def test_a_small_operation_does_not_wait_for_another_process(
+    database: Database, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    later = database.submit_small(add)
+    assert time.monotonic() - started < 1 and not later.done()  # the thread waits for the lock
+    other.execute("COMMIT")
+    assert later.result(20) == 1
+    other.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), OperationalError("x", None, Exception("io"))])
+def test_a_small_operation_that_fails_leaves_nothing(database: Database, error: Exception) -> None:
+    def half(connection: Connection) -> int:
+        add(connection)
+        raise error
+
+    with pytest.raises((ValueError, CapacityError)):
+        database.submit_small(half).result()
+    assert rows(database) == 0
+    assert database.submit_small(add).result() == 1
+    assert database.write(add) == 1
+    assert rows(database) == 2
+
+
+def test_a_small_operation_whose_connection_breaks_takes_another(database: Database) -> None:
+    def broken(connection: Connection) -> int:
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        raw.close()
+        return add(connection)
+
+    with pytest.raises(Exception, match="closed"):
+        database.submit_small(broken).result()
+    assert database.submit_small(add).result() == 1
 
 
 def test_a_synced_operation_never_shares_an_unsynced_commit(database: Database) -> None:

@@ -56,6 +56,11 @@ class Database:
             return self._writer.submit(operation, synced=synced)
         return self._pool.submit(self._write_directly, operation, synced)
 
+    def submit_small(self, operation: Operation[T]) -> "Future[T]":
+        """`submit`, not synced, of a few rows' work: with SQLite the caller may do it at once."""
+        done = self._writer.run_at_once(operation) if self.is_sqlite else None
+        return self.submit(operation, synced=False) if done is None else done
+
     def write(self, operation: Operation[T], *, synced: bool = True) -> T:
         """Runs an operation in a transaction; returns once it is committed, and synced if
         wanted."""
@@ -148,7 +153,7 @@ def _make_engine(url: URL, config: DatabaseConfig, *, readonly: bool) -> Engine:
     engine = create_engine(
         url,
         pool_size=config.max_connections if readonly else 1,
-        max_overflow=1,  # one is kept, by `read_one` or by the writer
+        max_overflow=2,  # some are kept: by `read_one`, by the writer
         connect_args={"check_same_thread": False, "timeout": config.lock_timeout_seconds},
     )
 

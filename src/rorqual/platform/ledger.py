@@ -115,7 +115,7 @@ class Ledger:
             key_id=key_id,
             expires_in_seconds=expires_in_seconds,
         )
-        return self._database.submit(operation, synced=False)
+        return self._database.submit_small(operation)
 
     def log(self, request_id: str, counts: TokenCounts) -> None:
         """Commits the request's counts so far (totals, not increments). Deliver afterwards.
