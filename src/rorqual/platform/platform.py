@@ -152,15 +152,19 @@ class Platform:
             self.database.close()
 
     def _keep(self) -> None:
-        next_beat = self._monotonic()
+        metering = self.config.metering
+        next_beat = next_sweep = self._monotonic()
         while not self._stop.wait(_TICK_SECONDS):
             self.admission.tick()
-            if self._monotonic() < next_beat:
+            now = self._monotonic()
+            if now < next_beat:
                 continue
-            next_beat = self._monotonic() + self.config.metering.heartbeat_seconds
+            next_beat = now + metering.heartbeat_seconds
             try:
                 self.sweeper.beat()
-                self.sweeper.sweep()
+                if now >= next_sweep:  # the dead have been silent for longer than this anyway
+                    self.sweeper.sweep()
+                    next_sweep = now + metering.dead_after_seconds / 2
                 self.keys.note_uses()
                 self.admission.hold_level(self._held_level())
                 self.last_failure = None
