@@ -112,12 +112,16 @@ async def outcome_of(future: Future[T]) -> T:
     """What another thread's future comes to. Its work goes on if the caller is cancelled."""
     if not future.done():
         loop = asyncio.get_running_loop()
-        woken = asyncio.Event()
+        woken: asyncio.Future[None] = loop.create_future()
 
-        def wake(_: Future[T]) -> None:
+        def wake() -> None:
+            if not woken.done():  # the caller may have been cancelled
+                woken.set_result(None)
+
+        def done(_: Future[T]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(woken.set)
+                loop.call_soon_threadsafe(wake)
 
-        future.add_done_callback(wake)
-        await woken.wait()
+        future.add_done_callback(done)
+        await woken
     return future.result()

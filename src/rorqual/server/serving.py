@@ -23,6 +23,7 @@ from rorqual.server.door import Door
 from rorqual.server.guard import Guard
 from rorqual.server.services import Services
 
+_TICK_SECONDS: Final = 1.0
 _TCP_INFO_BYTES: Final = 128
 _BYTES_ACKED_AT: Final = 120  # tcpi_bytes_acked in Linux' struct tcp_info
 _BYTES_ACKED: Final = struct.Struct("=Q")
@@ -241,7 +242,37 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class PublicServer(uvicorn.Server):
+class _PatientServer(uvicorn.Server):
+    """uvicorn looks ten times a second whether it should end; this one is told, and sleeps."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = asyncio.Event()
+        super().__init__(config)
+
+    @property
+    def should_exit(self) -> bool:
+        return self._told.is_set()
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        if not value:
+            self._told.clear()
+        elif self._loop is None:
+            self._told.set()
+        else:  # by a signal, or from another thread
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._told.set)
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # the date of all answers, among others
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._told.wait()
+
+
+class PublicServer(_PatientServer):
     """The public listener; from the first signal on it takes no new work."""
 
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
@@ -253,7 +284,7 @@ class PublicServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-class _AdminServer(uvicorn.Server):
+class _AdminServer(_PatientServer):
     """The operator's listener; signals are the public one's."""
 
     @contextlib.contextmanager
