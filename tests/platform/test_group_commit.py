@@ -116,6 +116,55 @@ def test_a_small_operation_whose_connection_breaks_takes_another(database: Datab
     assert database.submit_small(add).result() == 1
 
 
+def test_no_caller_begins_a_log(database: Database, tmp_path: Path) -> None:
+    """SQLite syncs the head of each new log, whatever it was told; so the thread writes it."""
+    log, heads = tmp_path / "a.db-wal", list[bytes]()
+
+    def head() -> bytes:
+        with log.open("rb") as file:
+            return file.read(32)
+
+    for number in range(600):
+        before = head()
+        assert database.submit_small(add).result() == 1
+        if database.submit_small(add).done():
+            assert number == 0 or head() == before
+        database.write(add)
+        database.write(level)  # comes behind what the thread does after a commit
+        heads.append(head())
+    assert len(set(heads)) > 3, "the log began anew"
+    assert log.stat().st_size < 4_000_000
+    assert rows(database) == 1800
+
+
+def test_threads_that_write_at_once_lose_nothing(database: Database) -> None:
+    def work() -> None:
+        for number in range(100):
+            future = database.submit_small(add) if number % 3 else database.submit(add)
+            assert future.result(20) == 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert rows(database) == 600
+
+
+def test_who_cannot_have_a_connection_at_once_asks_the_writer(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> Connection:
+        raise OperationalError("connect", None, Exception("no more files"))
+
+    database.write(add)  # the writer has its own
+    with monkeypatch.context() as patch:
+        patch.setattr(database.engine, "connect", refuse)
+        assert database.submit_small(add).result(20) == 1
+    assert database.submit_small(add).done()
+    assert rows(database) == 3
+
+
 def test_a_synced_operation_never_shares_an_unsynced_commit(database: Database) -> None:
     """Four wait while one runs: the unsynced ones share its commit, the synced one ends it."""
     begun, go = threading.Event(), threading.Event()

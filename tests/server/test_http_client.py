@@ -1,9 +1,12 @@
 """The client of upstreams, against a socket that says exactly what a test wants."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,7 @@ from rorqual.errors import ConfigError
 from rorqual.server import certificate as certificate_for
 from rorqual.server.backends import http_client, http_connection
 from rorqual.server.backends.http_client import UpstreamClient
+from rorqual.server.backends.http_connection import Reply
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -186,6 +190,8 @@ def test_interim_answers_are_passed_over() -> None:
         (CHUNKED + TWO + END + b"HTTP/1.1 200 OK\r\n", "nobody asked"),
         (HEAD + b"content-encoding: gzip\r\n\r\n", "not asked for"),
         (HEAD + b"".join(b"x-%d: %s\r\n" % (i, b"y" * 4000) for i in range(40)), "without an end"),
+        (HEAD + b"x: " + b"y" * 100_000, "without an end"),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * 2000, "without an end"),
         (HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP"),
         (b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "HTTP"),
     ],
@@ -333,3 +339,141 @@ def test_https_checks_whom_it_talks_to(tmp_path: Path) -> None:
         server.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (CHUNKED + TWO + END, 200),
+        (b"HTTP/1.1 400 No\r\ncontent-length: 2\r\n\r\nno", 400),
+        (CHUNKED + TWO, TimeoutError),
+        (None, ConnectionError),
+    ],
+)
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_the_next_request_may_follow_within_the_packet_that_ends_the_last(
+    second: bytes | None, expected: int | type, is_cancelled: bool
+) -> None:
+    """As when a place becomes free and the next in the queue is submitted at once."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(CHUNKED + TWO + END)
+            await reader.readuntil(b"\r\n\r\n")
+            if second is not None:
+                writer.write(second)
+                await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        client = UpstreamClient(url, {}, connect_seconds=5, silence_seconds=0.3)
+        later: list[asyncio.Task[Reply]] = []
+
+        def follow(_: list[bytes], is_done: bool) -> None:
+            if is_done:
+                asked = client.ask("POST", "/x", on_events=lambda *_: None)
+                later.append(asyncio.create_task(asked))
+                if is_cancelled:
+                    asyncio.get_running_loop().call_soon(first.cancel)
+
+        first = asyncio.create_task(client.ask("POST", "/x", on_events=follow))
+        if is_cancelled:
+            with contextlib.suppress(asyncio.CancelledError):
+                await first
+        else:
+            assert (await first).is_done
+        answer = asyncio.wait_for(later[0], 5)
+        if isinstance(expected, int):
+            assert (await answer).status == expected
+        else:
+            with pytest.raises(expected):
+                await answer
+        assert connections == 1
+        await client.close()
+        await asyncio.sleep(0.05)
+        server.close()
+
+    asyncio.run(run())
+
+
+def test_a_free_connection_that_is_hung_up_is_forgotten() -> None:
+    """After an answer without a body, too, whose end no header tells."""
+    upstream = Upstream(b"HTTP/1.1 204 No\r\n\r\n", closes=True)
+
+    async def do(client: UpstreamClient) -> None:
+        for _ in range(3):
+            assert (await client.ask("POST", "/x")).status == 204
+            await asyncio.sleep(0.05)
+
+    talk(upstream, do)
+    assert upstream.num_connections == 3
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_look_is_repeated_where_the_connection_was_closed_meanwhile(method: str) -> None:
+    """What may cost money is not: whoever asked decides."""
+
+    class Closing(Upstream):
+        async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.num_connections += 1
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(CHUNKED + END)
+                await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+
+    upstream = Closing()
+
+    async def do(client: UpstreamClient) -> None:
+        assert (await client.ask(method, "/x")).status == 200
+        if method == "GET":
+            assert (await client.ask(method, "/x")).status == 200
+        else:
+            with pytest.raises(ConnectionError):
+                await client.ask(method, "/x")
+
+    talk(upstream, do)
+    assert upstream.num_connections == (2 if method == "GET" else 1)
+
+
+def test_one_address_that_does_not_answer_does_not_hide_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upstream = Upstream(CHUNKED + TWO + END)
+
+    async def do(client: UpstreamClient) -> None:
+        loop = asyncio.get_running_loop()
+        connect, lookup = loop.sock_connect, loop.getaddrinfo
+
+        async def two(*given: Any, **more: Any) -> Any:
+            return [*await lookup("127.0.0.2", 1, **more), *await lookup(*given, **more)]
+
+        async def black_hole(sock: socket.socket, address: Any) -> None:
+            if address[0] == "127.0.0.2":
+                await asyncio.sleep(60)
+            await connect(sock, address)
+
+        monkeypatch.setattr(loop, "getaddrinfo", two)
+        monkeypatch.setattr(loop, "sock_connect", black_hole)
+        monkeypatch.setattr(client, "_connect_seconds", 0.4)
+        assert await events(client) == [b'{"a": 1}']
+
+    talk(upstream, do)
+
+
+def test_many_small_pieces_without_a_line_are_read_in_linear_time() -> None:
+    """Two hundred thousand pieces; a quadratic reader would take minutes."""
+    pieces = b"".join(b"10\r\n%s\r\n" % (b"x" * 16) for _ in range(200_000))
+    upstream = Upstream(CHUNKED + pieces + b"0\r\n\r\n")
+
+    async def do(client: UpstreamClient) -> None:
+        answer = await asyncio.wait_for(client.ask("GET", "/x", on_events=lambda *_: None), 20)
+        assert answer.status == 200
+
+    talk(upstream, do)

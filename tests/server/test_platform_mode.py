@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from rorqual.platform import Caller
+from rorqual.platform import ApiKey, Caller, User
 from rorqual.platform.challenge import leading_zero_bits
+from rorqual.server import known_keys
 from tests.server.conftest import MODEL, UNIT, Running, ServerFactory, new_key
 from tests.server.scripted import ScriptRunner, make_tokenizer
 
@@ -142,6 +143,42 @@ def test_a_known_key_is_good_for_as_long_as_the_ledger_says_so(
     assert answers[0].json() == answers[1].json()
     assert looked_up == [secret] * 3  # after the first it is not known any more
     assert server.platform.usage.audit() == []
+
+
+def test_a_known_key_is_looked_up_again_after_some_seconds(
+    money_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that fail before they reserve say so to a revoked key for no longer than that."""
+    server = money_server
+    user_id, secret = new_key(server, "careless")
+    assert ask(server, secret).status_code == 200
+    (key,) = server.platform.keys.of_user(user_id)
+    server.platform.keys.revoke(user_id, key.id)
+    assert ask(server, secret, temperature="hot").status_code == 400
+    monkeypatch.setattr(known_keys, "_FRESH_SECONDS", 0.0)
+    assert ask(server, secret, temperature="hot").status_code == 401
+
+
+def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_keys, "_MAX_KEYS", 3)
+    known = known_keys.KnownKeys()
+    callers = [caller_named(str(number)) for number in range(5)]
+    for number in (0, 1, 0, 2, 3, 0, 4):
+        known.note(f"secret {number}", callers[number])
+    assert [known.account_of(f"secret {number}") for number in range(5)] == [
+        "user 0", None, None, "user 3", "user 4"
+    ]  # fmt: skip
+    known.forget("key 0")
+    known.forget("key 1")
+    assert known.caller_of("secret 0") is None
+    known.note("secret 0", callers[0])
+    assert known.caller_of("secret 0") is callers[0]
+
+
+def caller_named(name: str) -> Caller:
+    user = User(f"user {name}", name, "user", False, 0.0, 0)
+    key = ApiKey(f"key {name}", user.id, "", "", None, None, 0, 0.0, None, None, None)
+    return Caller(user, key)
 
 
 def test_a_revoked_key_does_not_learn_what_is_left(money_server: Running) -> None:

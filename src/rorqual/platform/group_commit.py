@@ -1,4 +1,4 @@
-"""Group commit for SQLite: one thread writes, and one synced commit carries many operations.
+"""Group commit for SQLite: a thread writes, and one synced commit carries many operations.
 
 SQLite has one writer at a time, and a commit that survives power loss costs an fsync. So callers
 hand their operation to one thread, which runs whatever has gathered while the last commit was being
@@ -8,7 +8,8 @@ after the commit, never before.
 An operation may be content with a commit that is not synced: it holds when the process dies, and a
 power cut may take it back until the next synced commit, which carries all before it. A small one of
 that kind is run by its caller, if nobody writes at the moment: the way to the thread and back costs
-several times what SQLite does.
+several times what SQLite does. So that no caller has to sync, the thread also moves the log into
+the database, and writes what begins the next log, which SQLite syncs whatever it was told.
 """
 
 import queue
@@ -27,7 +28,8 @@ from rorqual.platform.statements import run_text
 
 T = TypeVar("T")
 SYNCHRONOUS: Final = {True: "FULL", False: "NORMAL"}  # SQLite's words, by whether it is synced
-# Of the caller's connection: it neither waits for a lock nor for the disk.
+_CHECKPOINT_OPERATIONS: Final = 128  # of some eight pages of 4 KB each
+# Of the caller's connection: it waits neither for a lock nor for a sync.
 _AT_ONCE: Final = ("synchronous=NORMAL", "busy_timeout=0", "wal_autocheckpoint=0")
 
 
@@ -68,6 +70,7 @@ class GroupCommitWriter:
         self._writing = threading.Lock()  # whoever holds it writes
         self._at_once: Connection | None = None  # what callers write with; under that lock, too
         self._closed = False
+        self._num_unmoved = 0  # operations in the log
         self.num_commits = 0
         self.num_operations = 0
         self._thread = threading.Thread(target=self._run, name="rorqual-writer", daemon=True)
@@ -85,14 +88,15 @@ class GroupCommitWriter:
         return future
 
     def run_at_once(self, run: Callable[[Connection], T]) -> "Future[T] | None":
-        """The operation done, committed and not synced; None if somebody else writes now.
+        """The operation done, committed and not synced; None if somebody else writes now, or if
+        the connection for it cannot be had.
 
-        The caller's thread does it, in a fraction of a millisecond, and waits for nothing.
+        The caller's thread does it, in a fraction of a millisecond, and does not wait.
         """
-        if self._closed or not self._queue.empty() or not self._writing.acquire(blocking=False):
+        if not self._queue.empty() or not self._writing.acquire(blocking=False):
             return None
         try:
-            connection = self._begin_at_once()
+            connection = None if self._closed else self._begin_at_once()
             if connection is None:
                 return None
             operation = _Operation(run, Future(), synced=False)
@@ -101,6 +105,7 @@ class GroupCommitWriter:
                 run_text(connection, "COMMIT")
                 self.num_commits += 1
                 self.num_operations += 1
+                self._num_unmoved += 1
             except BaseException as error:
                 operation.error = error
                 self._take_back(connection)
@@ -112,15 +117,20 @@ class GroupCommitWriter:
         return operation.future
 
     def _begin_at_once(self) -> Connection | None:
-        if self._at_once is None:
-            self._at_once = self._engine.connect()
-            for pragma in _AT_ONCE:
-                run_text(self._at_once, f"PRAGMA {pragma}")
-        raw = self._at_once.connection.driver_connection
-        assert raw is not None
         try:
+            if self._at_once is None:
+                self._at_once = self._engine.connect()
+                for pragma in _AT_ONCE:
+                    run_text(self._at_once, f"PRAGMA {pragma}")
+            raw = self._at_once.connection.driver_connection
+            assert raw is not None
             raw.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:  # another process writes; or the writer finds out what
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # else another process writes
+                self._leave_at_once()
+            return None
+        except (SQLAlchemyError, sqlite3.Error):  # the writer will say what it is
+            self._leave_at_once()
             return None
         return self._at_once
 
@@ -153,6 +163,7 @@ class GroupCommitWriter:
                 try:
                     if connection is None:
                         connection, level = self._engine.connect(), None
+                        run_text(connection, "PRAGMA wal_autocheckpoint=0")
                     if level != SYNCHRONOUS[first.synced]:
                         level = SYNCHRONOUS[first.synced]
                         run_text(connection, f"PRAGMA synchronous={level}")
@@ -168,10 +179,29 @@ class GroupCommitWriter:
                     connection = None
                 self.num_commits += 1
                 self.num_operations += len(batch)
+                self._num_unmoved += len(batch)
             for operation in batch:
                 operation.deliver()
+            if connection is not None and self._num_unmoved >= _CHECKPOINT_OPERATIONS:
+                with self._writing:
+                    self._move_log(connection)
         if connection is not None:
             connection.close()
+
+    def _move_log(self, connection: Connection) -> None:
+        """Moves the log into the database and begins the next one.
+
+        What fails here (a reader may hold the log, a disk be full) has cost nobody anything: the
+        log grows on, and whoever commits next hears of the disk.
+        """
+        self._num_unmoved = 0
+        try:
+            run_text(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+            (version,) = run_text(connection, "PRAGMA user_version").fetchone()
+            # A write that changes nothing.
+            run_text(connection, f"PRAGMA user_version={version}")
+        except SQLAlchemyError:
+            return
 
     def _run_batch(self, connection: Connection, batch: list[_Operation]) -> None:
         """Runs the first and adds what else has gathered, but no synced one to an unsynced."""

@@ -172,4 +172,5 @@ class Answering:
 async def _end_when_gone(receive: Receive, deadline: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    deadline.reschedule(asyncio.get_running_loop().time())
+    with contextlib.suppress(RuntimeError):  # it has just passed
+        deadline.reschedule(asyncio.get_running_loop().time())

@@ -111,8 +111,7 @@ def known_account(services: Services, headers: Mapping[str, str]) -> str | None:
     if services.is_local:
         return services.local_user.id
     key = key_in(headers)
-    caller = None if key is None else services.known_keys.caller_of(key)
-    return None if caller is None else caller.user.id
+    return None if key is None else services.known_keys.account_of(key)
 
 
 def key_in(headers: Mapping[str, str]) -> str | None:

@@ -1,13 +1,13 @@
 """Exchanges with one upstream over HTTP: its address, its connections, what a request looks like.
 
-A client of our own because a gateway's cost is mostly its client's: the libraries for everything
-wake a task for each part of an answer (docs/results.md has the figures). Connections are kept for
-a moment and used again. Proxies of the environment and redirects are not followed, and compressed
-answers are not asked for.
+A client of our own because much of a gateway's cost is its client's: the libraries for everything
+wake a task for each part of an answer. Connections are kept for a moment and used again. Proxies of
+the environment and redirects are not followed, and compressed answers are not asked for.
 """
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -60,8 +60,14 @@ class UpstreamClient:
         else:
             data = _encode(body).encode()
             request += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-        connection = self._free.pop() if self._free else await self._connect()
-        return await connection.ask(request.encode() + b"\r\n" + data, on_events, silence)
+        whole = request.encode() + b"\r\n" + data
+        if self._free:
+            try:
+                return await self._free.pop().ask(whole, on_events, silence)
+            except ConnectionError:  # closed while nobody looked, perhaps
+                if method != "GET":
+                    raise
+        return await (await self._connect()).ask(whole, on_events, silence)
 
     async def close(self) -> None:
         """Ends all connections, and with them the exchanges that go on."""
@@ -72,15 +78,36 @@ class UpstreamClient:
         if self._is_secure and self._tls is None:
             self._tls = ssl.create_default_context()
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(self._connect_seconds):
+        until = loop.time() + self._connect_seconds
+        async with asyncio.timeout_at(until):
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        for number, (family, _, protocol, _, address) in enumerate(found):
+            share = (until - loop.time()) / (len(found) - number)  # one may be a black hole
+            try:
+                async with asyncio.timeout(share):
+                    return await self._connect_to(family, protocol, address)
+            except OSError:
+                if number == len(found) - 1:
+                    raise
+        raise ConnectionError(f"{self._host} has no address")
+
+    async def _connect_to(self, family: int, protocol: int, address: Any) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(family, socket.SOCK_STREAM, protocol)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
             _, connection = await loop.create_connection(
                 lambda: UpstreamConnection(
                     idle_seconds=_IDLE_SECONDS, on_free=self._free.append, on_lost=self._forget
                 ),
-                self._host,
-                self._port,
+                sock=sock,
                 ssl=self._tls,
+                server_hostname=self._host if self._is_secure else None,
             )
+        except BaseException:
+            sock.close()
+            raise
         self._connections.add(connection)
         return connection
 

@@ -62,13 +62,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._on_events: OnEvents | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard_seconds = 0.0
+        self._header_bytes = 0
         self._forget()
 
     def _forget(self) -> None:
         """What the answer before was."""
-        self._status = self._header_bytes = 0
+        self._status = 0
         self._is_framed = self._stays_open = self._is_whole = self._is_done = False
-        self._body = b""  # what of it has not been handed out
+        self._has_lines = False
+        self._body = bytearray()  # what of it has not been handed out
 
     # Asking
 
@@ -85,16 +87,19 @@ class UpstreamConnection(asyncio.Protocol):
             raise ConnectionError("the upstream has hung up")
         self._forget()
         self._asked, self._on_events = True, on_events
-        self._reply = self._loop.create_future()
+        self._header_bytes = 0
+        reply = self._reply = self._loop.create_future()
         self._watch(silence_seconds)
         self._transport.write(request)
         try:
-            return await self._reply
+            return await reply
         except BaseException:
-            self.close()
+            if self._reply is reply:  # else the next request is under way on it already
+                self.close()
             raise
         finally:
-            self._reply = None
+            if self._reply is reply:
+                self._reply = None
 
     def close(self) -> None:
         """Hangs up. Who waits for an answer gets a ConnectionError."""
@@ -113,6 +118,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+            self._check_head(len(data))
             self._read_body()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             reason = error.__context__ or error  # what a callback raised is kept there
@@ -125,9 +131,6 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > _MAX_HEADER_BYTES:
-            raise ValueError("headers without an end")
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._is_framed = True
@@ -140,6 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, part: bytes) -> None:
         self._body += part
+        self._has_lines = self._has_lines or b"\n" in part
 
     def on_message_complete(self) -> None:
         if self._status in _INTERIM:
@@ -150,13 +154,21 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._closed:
             return
-        if exc is None and self._status and not self._is_framed:  # its end is the body's
+        if exc is None and self._asked and self._status and not self._is_framed:
+            # Its end is the body's.
             self._is_whole = True
             try:
                 self._read_body()
             except Exception as error:  # of on_events, again
                 self._fail(error)
         self._fail(ConnectionError(f"the upstream has hung up: {exc or 'in the middle'}"))
+
+    def _check_head(self, num_bytes: int) -> None:
+        """Of all that comes before the headers of the answer itself are complete."""
+        if not self._status:
+            self._header_bytes += num_bytes
+            if self._header_bytes > _MAX_HEADER_BYTES:
+                raise ConnectionError("the upstream sent headers without an end")
 
     def _read_body(self) -> None:
         """Hands out the events that are there, and the answer when it is whole."""
@@ -170,16 +182,18 @@ class UpstreamConnection(asyncio.Protocol):
         if self._is_whole:
             self._set_free()
         elif self._is_done:  # what is left is the end: then the connection can be used again
-            self._body = b""
+            self._body.clear()
             if not was_done:
                 self._unwatch()
                 self._timer = self._loop.call_later(_END_SECONDS, self.close)
 
     def _read_events(self, on_events: OnEvents) -> None:
-        *lines, rest = self._body.split(b"\n")
+        if not (self._has_lines or self._is_whole):
+            return
+        *lines, rest = bytes(self._body).split(b"\n")
         if self._is_whole:
             lines, rest = [*lines, rest], b""
-        self._body = rest
+        self._body, self._has_lines = bytearray(rest), False
         events = [line[len(_PREFIX) :].strip() for line in lines if line.startswith(_PREFIX)]
         if _DONE in events:
             self._is_done = True
@@ -191,7 +205,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _answer(self) -> None:
         if self._reply is not None and not self._reply.done():
-            self._reply.set_result(Reply(self._status, self._body, self._is_done))
+            self._reply.set_result(Reply(self._status, bytes(self._body), self._is_done))
 
     def _set_free(self) -> None:
         self._asked, self._on_events = False, None
