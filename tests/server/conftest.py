@@ -10,14 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from rorqual.config.server import ServerConfig
 from rorqual.platform import Balance, Platform
 from rorqual.server import Models, Services, create_app
 from rorqual.server.backends import Backend, EngineBackend, ModelInfo, ThreadLink
 from rorqual.server.logs import RequestLog
-from rorqual.server.serving import uvicorn_config
+from rorqual.server.serving import PublicServer, uvicorn_config
 from rorqual.tokenizer import Tokenizer
 from tests.platform.postgres import Postgres as Postgres
 from tests.platform.postgres import postgres as postgres
@@ -36,7 +35,7 @@ class Running:
 
     url: str
     services: Services
-    server: uvicorn.Server
+    server: PublicServer
     thread: threading.Thread
     runner: ScriptRunner | None = None
     lines: list[str] = field(default_factory=list)
@@ -75,7 +74,7 @@ def new_key(server: Running, name: str, *, money: int = UNIT, **fields: Any) -> 
 
 def serve(services: Services) -> Running:
     """Run the application on a free port."""
-    server = uvicorn.Server(uvicorn_config(create_app(services), services.config.http))
+    server = PublicServer(uvicorn_config(create_app(services), services.config.http), services)
     ready = threading.Event()
     inner = server.startup
 

@@ -9,6 +9,7 @@ import pytest
 
 from rorqual.config.server import ServerConfig
 from rorqual.errors import ConfigError
+from rorqual.server import serving
 from rorqual.server.serving import check_bind
 from tests.server.conftest import MODEL, Running, ServerFactory
 
@@ -21,6 +22,16 @@ def server(start_server: ServerFactory) -> Running:
         http={"max_body_bytes": 4096, "max_header_bytes": 2048, "header_seconds": 0.5,
               "body_seconds": 0.5, "max_connections_per_address": 8},
     )  # fmt: skip
+
+
+def test_a_server_that_is_told_to_end_does_not_wait_for_its_next_look(
+    start_server: ServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_TICK_SECONDS", 600.0)
+    one = start_server()
+    with one.http as http:
+        assert http.get("/health").headers["date"]
+    one.stop()
 
 
 def connect(server: Running) -> socket.socket:
