@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rorqual import __version__
 
@@ -59,14 +59,25 @@ class Endpoint:
     generates: bool = False
 
     def route(self) -> Route:
-        """For Starlette. The template of the path is noted for logs and metrics."""
+        """For Starlette."""
+        return Route(self.path, _Handling(self), methods=[self.method])
 
-        async def noted(request: Request) -> Any:
-            request.scope["rorqual.route"] = f"{self.method} {self.path}"
-            request.scope["rorqual.generates"] = self.generates
-            return await self.handler(request)
 
-        return Route(self.path, noted, methods=[self.method])
+class _Handling:
+    """An endpoint as an ASGI application: what it raises is the guard's, so nothing catches it on
+    the way. The template of the path is noted for logs and metrics."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._handler = endpoint.handler
+        self._notes = {
+            "rorqual.route": f"{endpoint.method} {endpoint.path}",
+            "rorqual.generates": endpoint.generates,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(self._notes)
+        answer = await self._handler(Request(scope, receive, send))
+        await answer(scope, receive, send)
 
 
 def openapi_document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

@@ -181,8 +181,11 @@ class Generation:
             self._starts = True
             started.add_done_callback(self._submitter(asyncio.get_running_loop()))
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await outcome_of(started)
+            if started.done():
+                started.result()
+            else:
+                async with asyncio.timeout(timeout_seconds):
+                    await outcome_of(started)
         except TimeoutError:
             return self._submitted
         except TicketCancelled:
