@@ -1,10 +1,13 @@
-"""How long a client wants to wait for its whole answer: a header, for every wire format."""
+"""How long a client wants to wait for its whole answer: a header, for every wire format; and how
+long it may."""
 
 import math
 from collections.abc import Mapping
 from typing import Final
 
 from rorqual.errors import RequestError
+from rorqual.platform import DeadlineExceeded
+from rorqual.server.services import Asker, Services
 
 DEADLINE_HEADER: Final = "x-rorqual-deadline"
 
@@ -25,3 +28,15 @@ def wanted_seconds(headers: Mapping[str, str]) -> float | None:
             param="X-Rorqual-Deadline",
         )
     return seconds
+
+
+def deadline_of(services: Services, asker: Asker, opened_seconds: float) -> float:
+    """The moment by which a request ends: ours, or sooner where its client says so."""
+    most = services.config.admission.deadline_seconds
+    wanted = most if asker.deadline_seconds is None else asker.deadline_seconds
+    return opened_seconds + min(most, wanted)
+
+
+def too_late() -> DeadlineExceeded:
+    """Said where nothing was delivered, so nothing costs."""
+    return DeadlineExceeded("the deadline passed before the first token; allow more time", 1.0)

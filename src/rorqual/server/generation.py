@@ -43,6 +43,7 @@ from rorqual.platform import (
 )
 from rorqual.server.backends import Backend, Chunk, GenerationRequest, Prepared
 from rorqual.server.backends.base import joined, num_characters
+from rorqual.server.deadlines import deadline_of, too_late
 from rorqual.server.inbox import Inbox
 from rorqual.server.models import state_once_loaded
 from rorqual.server.services import Asker, Services, outcome_of
@@ -93,7 +94,7 @@ class Generation:
         self._is_late = False
         self.was_cut_off = False
         self.opened_seconds = opened_seconds
-        self._deadline = _deadline(services, asker, opened_seconds)
+        self._deadline = deadline_of(services, asker, opened_seconds)
         self.started_seconds: float | None = None
         self.first_token_seconds: float | None = None
         self.settlement: Settlement | None = None
@@ -121,7 +122,7 @@ class Generation:
             state = await state_once_loaded(backend, _LOADING_SECONDS)
         if state != "ready":
             raise Refused(f"model {served} is {state}; try again shortly", 5.0)
-        deadline = _deadline(services, asker, opened_seconds)
+        deadline = deadline_of(services, asker, opened_seconds)
         named = [replace(request, model=served, deadline=deadline) for request in requests]
         prepared = [await backend.prepare(_scaled(services, request)) for request in named]
         generation = cls(services, asker, prepared, opened_seconds)
@@ -136,7 +137,7 @@ class Generation:
         services = self._services
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise _too_late()
+            raise too_late()
         job = Job(
             account_id=self._asker.user.id,
             address=self._asker.address,
@@ -278,7 +279,7 @@ class Generation:
             self._count(kept)
             self._name_ends(kept)
             if is_last and self.was_cut_off and not self._tally.num_handed:
-                error, kept = _too_late(), []
+                error, kept = too_late(), []
             if kept and (self.commit is not None or not is_last or error is not None):
                 await self._log(kept)
             if is_last and error is None:
@@ -306,7 +307,7 @@ class Generation:
             if self._is_late:  # cancelled, and still nothing came: the backend is stuck
                 self._open.clear()
                 self._outcome = "expired"
-                raise _too_late()
+                raise too_late()
             self._is_late = True
             self._deadline = time.monotonic() + _CANCEL_SECONDS
             self.cancel()
@@ -487,17 +488,6 @@ class Generation:
         elif isinstance(error, RorqualError) and not isinstance(error, CapacityError):
             self._outcome = "failed"
         await self.close()
-
-
-def _deadline(services: Services, asker: Asker, opened_seconds: float) -> float:
-    """The moment by which a request ends: ours, or sooner where its client says so."""
-    most = services.config.admission.deadline_seconds
-    wanted = most if asker.deadline_seconds is None else asker.deadline_seconds
-    return opened_seconds + min(most, wanted)
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("the deadline passed before the first token; allow more time", 1.0)
 
 
 def _scaled(services: Services, request: GenerationRequest) -> GenerationRequest:
