@@ -74,7 +74,7 @@ def traces(secret: str) -> list[str]:
 
 def test_logs_hold_neither_secrets_nor_texts(world: World) -> None:
     written = "\n".join(world.server.lines)
-    assert len(world.server.lines) > 15 and '"status":400' in written
+    assert len(world.server.lines) > 15 and '"status": 400' in written
     for name, secret in world.secrets.items():
         assert not [piece for piece in traces(secret) if piece in written], name
     for piece in (PROMPT, "Nantucket", PROMPT.replace(" ", "%20"), "The whale sings"):

@@ -357,7 +357,7 @@ def test_logs_hold_neither_keys_nor_texts(server: Running) -> None:
     ask(server, key, messages=[{"role": "user", "content": secret}])
     ask(server, key, messages=[{"role": "user", "content": secret}], temperature=99)
     deadline = time.monotonic() + 10  # a line is written after its answer has gone
-    while not any('"status":400' in text for text in list(server.lines)):
+    while not any('"status": 400' in text for text in list(server.lines)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     written = "\n".join(server.lines)

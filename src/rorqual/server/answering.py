@@ -15,12 +15,11 @@ from starlette.types import Message, Receive, Scope, Send
 from rorqual.engine import Usage
 from rorqual.errors import RorqualError
 from rorqual.platform import DeadlineExceeded
-from rorqual.server import json_bytes
 from rorqual.server.errors import error_body, status_of
 from rorqual.server.generation import Generation
 from rorqual.server.replies import limit_headers, raw_headers
 from rorqual.server.services import Services
-from rorqual.server.wire.answer import AnswerWriter
+from rorqual.server.wire.answer import AnswerWriter, to_json
 
 _READ_SECONDS: Final = 60.0  # beyond the deadline, for a reader who takes little at a time
 _QUIET_SECONDS: Final = 0.5  # a queue shorter than this passes without a word
@@ -121,7 +120,7 @@ class Answering:
             self._writer.add(found)
         if self._before_end is not None:
             await self._before_end(generation.usage)
-        body = json_bytes.encode(self._writer.whole(generation.usage))
+        body = to_json(self._writer.whole(generation.usage)).encode("utf-8", "replace")
         if not self._begun:
             self._headers["content-length"] = str(len(body))
         await self._send(send, body, is_last=True)
@@ -132,7 +131,7 @@ class Answering:
         with contextlib.suppress(_ReaderGone):
             await self._send(
                 send,
-                self._writer.fail(body) if self._stream else json_bytes.encode(body),
+                self._writer.fail(body) if self._stream else to_json(body).encode(),
                 is_last=True,
             )
 

@@ -4,12 +4,13 @@ What a client wrote never gets here: neither prompts nor answers, neither header
 and paths only as the route's template.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from rorqual.server import json_bytes
+_encode: Final = json.JSONEncoder().encode
 
 
 class RequestLog:
@@ -21,8 +22,7 @@ class RequestLog:
     def line(self, event: str, **fields: Any) -> None:
         """One event; None is left out."""
         kept = {name: value for name, value in fields.items() if value is not None}
-        line = {"time": round(time.time(), 3), "event": event, **kept}
-        text = json_bytes.encode(line).decode()
+        text = _encode({"time": round(time.time(), 3), "event": event, **kept})
         if self._write is not None:
             self._write(text)
         else:

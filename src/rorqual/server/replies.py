@@ -6,10 +6,10 @@ from typing import Any
 
 from starlette.responses import Response
 
-from rorqual.server import json_bytes
 from rorqual.server.errors import Dialect, error_body, error_headers, status_of
 from rorqual.server.generation import Generation
 from rorqual.server.services import Services
+from rorqual.server.wire.answer import to_json
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -32,7 +32,7 @@ def raw_headers(headers: Mapping[str, str]) -> RawHeaders:
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer."""
-    body = json_bytes.encode(value)
+    body = to_json(value).encode("utf-8", "replace")
     return Response(body, status, dict(headers or {}), "application/json")
 
 

@@ -10,7 +10,6 @@ from starlette.responses import Response, StreamingResponse
 
 from rorqual.errors import RequestError
 from rorqual.platform import Conversation, Message, NotFound, RunEvent
-from rorqual.server import json_bytes
 from rorqual.server.app.bodies import EmptyBody, RunBody, TitleBody
 from rorqual.server.app.run_keeper import RunKeeper
 from rorqual.server.backends import ChatInput, GenerationRequest, ModelInfo
@@ -20,6 +19,7 @@ from rorqual.server.identity import app_asker, cache_salt
 from rorqual.server.replies import json_reply
 from rorqual.server.services import Asker, Services
 from rorqual.server.times import iso
+from rorqual.server.wire.answer import to_json
 from rorqual.server.wire.fields import FieldTable, read_json
 from rorqual.server.wire.thinking import plan_thinking
 
@@ -351,8 +351,9 @@ def _event(found: RunEvent) -> bytes:
             "usage": details.get("usage"),
             "error": details.get("error"),
         }
-    body = json_bytes.encode(data)
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (found.sequence, name.encode(), body)
+    return f"id: {found.sequence}\nevent: {name}\ndata: {to_json(data)}\n\n".encode(
+        "utf-8", "replace"
+    )
 
 
 def _path(by_id: Mapping[str, Message], last: str | None) -> list[dict[str, Any]]:

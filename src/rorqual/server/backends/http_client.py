@@ -6,6 +6,7 @@ the environment and redirects are not followed, and compressed answers are not a
 """
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import Mapping
@@ -13,11 +14,11 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from rorqual.errors import ConfigError
-from rorqual.server import json_bytes
 from rorqual.server.backends.http_connection import OnEvents, Reply, UpstreamConnection
 
 _IDLE_SECONDS: Final = 4.0  # servers close idle connections, uvicorn after five
 _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class UpstreamClient:
@@ -57,7 +58,7 @@ class UpstreamClient:
         if body is None:
             data = b""
         else:
-            data = json_bytes.encode(body)
+            data = _encode(body).encode()
             request += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
         whole = request.encode() + b"\r\n" + data
         if self._free:

@@ -14,7 +14,6 @@ from typing import Any, Final
 from rorqual.config.http import ServedModel, WatchConfig
 from rorqual.engine import Usage
 from rorqual.errors import CapacityError, ConfigError, EngineError, RequestError, RorqualError
-from rorqual.server import json_bytes
 from rorqual.server.backends.base import (
     BackendState,
     BackendStats,
@@ -35,6 +34,7 @@ _SILENCE_SECONDS: Final = 300.0
 _FRAME_TOKENS: Final = 64  # what a template may print around messages, generously
 _MESSAGE_TOKENS: Final = 16
 _STRANGE: Final = (ValueError, TypeError, KeyError, AttributeError)  # events of another form
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 _TRIED_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -234,7 +234,7 @@ class _Found:
         chunks: list[Chunk] = []
         try:
             for event in events:
-                self._read(json_bytes.decode(event), chunks)
+                self._read(json.loads(event), chunks)
             if is_done and self.is_whole:
                 chunks += self._last_chunks()
         finally:
@@ -310,7 +310,8 @@ def _most_tokens(given: ChatInput | TextInput) -> int:
         own = len(given.prompt) if not isinstance(given.prompt, str) else 0
         suffix = given.suffix or ""
         return len((text + suffix).encode("utf-8", "surrogatepass")) + own + _FRAME_TOKENS
-    size = len(json_bytes.encode([list(given.messages), list(given.tools)]))
+    written = _encode([list(given.messages), list(given.tools)])
+    size = len(written.encode("utf-8", "surrogatepass"))
     return size + _MESSAGE_TOKENS * len(given.messages) + _FRAME_TOKENS
 
 

@@ -1,15 +1,17 @@
 """What every wire format's writer does: bytes for a stream, or one object in the end."""
 
+import json
 from abc import ABC, abstractmethod
 from typing import Any, Final, Protocol
 
 from rorqual import __version__
 from rorqual.engine import Usage
-from rorqual.server import json_bytes
 from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
 
 FINGERPRINT: Final = f"rorqual-{__version__}"
+# Made once: json.dumps with options builds an encoder at every call, and streams call it per token.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class AnswerWriter(Protocol):
@@ -69,10 +71,15 @@ class OpenAIStream(ABC):
         """One event with these choices."""
 
 
+def to_json(value: Any) -> str:
+    """Compact JSON."""
+    return _encode(value)
+
+
 def event(value: Any, name: str | None = None) -> bytes:
     """One server-sent event."""
-    data = b"data: %s\n\n" % json_bytes.encode(value)
-    return data if name is None else b"event: %s\n%s" % (name.encode(), data)
+    head = "" if name is None else f"event: {name}\n"
+    return f"{head}data: {to_json(value)}\n\n".encode("utf-8", "replace")
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

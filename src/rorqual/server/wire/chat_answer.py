@@ -4,7 +4,6 @@ from typing import Any
 
 from rorqual.engine import Usage
 from rorqual.engine.tool_calls import ToolCallArguments, ToolCallStart
-from rorqual.server import json_bytes
 from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
 from rorqual.server.wire.answer import (
@@ -12,6 +11,7 @@ from rorqual.server.wire.answer import (
     OpenAIStream,
     event,
     logprob_entry,
+    to_json,
     usage_object,
 )
 
@@ -60,8 +60,8 @@ class ChatAnswer(OpenAIStream):
         self._logprobs = logprobs
         self._include_usage = include_usage
         self._choices = [_Choice() for _ in range(num_choices)]
-        empty = self._event([self._stream_choice(0, {})])
-        before, after = empty.split(b'0,"delta":{}')
+        empty = self._event([self._stream_choice(0, {})]).decode()
+        before, after = empty.split('0,"delta":{}')
         self._plain = (before, after)
 
     def begin(self) -> bytes:
@@ -97,10 +97,11 @@ class ChatAnswer(OpenAIStream):
 
     def _plain_event(self, chunk: Chunk) -> bytes:
         """What `_event` makes of a plain chunk, from parts that are made once."""
-        name = b"content" if chunk.content else b"reasoning_content"
-        text = json_bytes.encode(chunk.content or chunk.reasoning)
+        name = "content" if chunk.content else "reasoning_content"
+        text = to_json(chunk.content or chunk.reasoning)
         before, after = self._plain
-        return b'%s%d,"delta":{"%s":%s}%s' % (before, chunk.index, name, text, after)
+        choice = f'{chunk.index},"delta":{{"{name}":{text}}}'
+        return f"{before}{choice}{after}".encode("utf-8", "replace")
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
