@@ -113,7 +113,9 @@ class MeteringConfig(BaseModel):
     flush_seconds: float = Field(0.1, gt=0, description="a token waits at most this long for more")
     heartbeat_seconds: float = Field(2.0, gt=0, description="a server says that it lives")
     dead_after_seconds: float = Field(
-        20.0, gt=0, description="silence after which a server's open requests are settled"
+        20.0,
+        gt=0,
+        description="silence after which a server's open requests are settled, at the next look",
     )
 
     @model_validator(mode="after")

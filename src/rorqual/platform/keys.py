@@ -135,7 +135,7 @@ class ApiKeys:
             )
         row = self._database.read_one(_BY_HASH, {"hash": hash_secret(text)})
         if row is None or row.key_revoked_ms is not None:
-            raise _not_good()
+            raise bad_key()
         key = _key_of(row)
         if row.locked_ms is not None and not key.has_expired(self._clock()):
             raise account_locked()
@@ -146,7 +146,7 @@ class ApiKeys:
         """A request comes with it; NotAuthenticated if it has expired."""
         now_seconds = self._clock()
         if key.has_expired(now_seconds):
-            raise _not_good()
+            raise bad_key()
         with self._lock:
             self._used_ms[key.id] = round(now_seconds * 1000)
 
@@ -192,7 +192,8 @@ class ApiKeys:
         return round(self._clock() * 1000)
 
 
-def _not_good() -> NotAuthenticated:
+def bad_key() -> NotAuthenticated:
+    """Which of the three it is, is not told."""
     return NotAuthenticated(
         "the API key is unknown, expired or revoked; make a new one", code="invalid_api_key"
     )

@@ -15,11 +15,11 @@ from rorqual.platform.accounts import account_locked
 from rorqual.platform.errors import (
     InsufficientBalance,
     NotAllowed,
-    NotAuthenticated,
     NotFound,
     RequestClosed,
     ReservationExceeded,
 )
+from rorqual.platform.keys import bad_key
 from rorqual.platform.prices import Price, TokenCounts, price_at, price_of
 from rorqual.platform.statements import Statement, insert_if_absent
 from rorqual.platform.tables import api_keys, generations, ledger, prices, users
@@ -333,9 +333,7 @@ def _require_user(connection: Connection, user_id: str) -> Row[Any]:
 def _require_key(connection: Connection, key_id: str, user_id: str) -> Row[Any]:
     row = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
     if row is None or row.user_id != user_id or row.revoked_ms is not None:
-        raise NotAuthenticated(
-            "the API key is unknown, expired or revoked; make a new one", code="invalid_api_key"
-        )
+        raise bad_key()
     return row
 
 

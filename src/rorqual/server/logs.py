@@ -8,9 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
-
-_encode: Final = json.JSONEncoder().encode
+from typing import Any
 
 
 class RequestLog:
@@ -22,7 +20,7 @@ class RequestLog:
     def line(self, event: str, **fields: Any) -> None:
         """One event; None is left out."""
         kept = {name: value for name, value in fields.items() if value is not None}
-        text = _encode({"time": round(time.time(), 3), "event": event, **kept})
+        text = json.dumps({"time": round(time.time(), 3), "event": event, **kept})
         if self._write is not None:
             self._write(text)
         else:

@@ -18,7 +18,6 @@ from rorqual.server.backends.http_connection import OnEvents, Reply, UpstreamCon
 
 _IDLE_SECONDS: Final = 4.0  # servers close idle connections, uvicorn after five
 _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class UpstreamClient:
@@ -58,7 +57,7 @@ class UpstreamClient:
         if body is None:
             data = b""
         else:
-            data = _encode(body).encode()
+            data = json.dumps(body, separators=(",", ":")).encode()
             request += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
         whole = request.encode() + b"\r\n" + data
         if self._free:

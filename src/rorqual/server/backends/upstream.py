@@ -34,7 +34,6 @@ _SILENCE_SECONDS: Final = 300.0
 _FRAME_TOKENS: Final = 64  # what a template may print around messages, generously
 _MESSAGE_TOKENS: Final = 16
 _STRANGE: Final = (ValueError, TypeError, KeyError, AttributeError)  # events of another form
-_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 _TRIED_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -310,7 +309,7 @@ def _most_tokens(given: ChatInput | TextInput) -> int:
         own = len(given.prompt) if not isinstance(given.prompt, str) else 0
         suffix = given.suffix or ""
         return len((text + suffix).encode("utf-8", "surrogatepass")) + own + _FRAME_TOKENS
-    written = _encode([list(given.messages), list(given.tools)])
+    written = json.dumps([list(given.messages), list(given.tools)], ensure_ascii=False)
     size = len(written.encode("utf-8", "surrogatepass"))
     return size + _MESSAGE_TOKENS * len(given.messages) + _FRAME_TOKENS
 
