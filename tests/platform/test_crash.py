@@ -52,7 +52,7 @@ def run_and_kill(
     after_seconds: float,
     threads: int = 8,
     requests: int = 100_000,
-    synchronous: str = "FULL",
+    syncs: str = "always",
     preload: Path | None = None,
 ) -> None:
     """One server, killed some seconds after it began to serve (or finished, whichever is first)."""
@@ -60,7 +60,7 @@ def run_and_kill(
     environment = os.environ | {"PYTHONPATH": paths}
     if preload is not None:
         environment["LD_PRELOAD"] = str(preload)
-    arguments = [url, str(world.path), round_name, str(threads), str(requests), synchronous]
+    arguments = [url, str(world.path), round_name, str(threads), str(requests), syncs]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.platform.crash_worker", *arguments],
         env=environment,
@@ -152,9 +152,7 @@ def test_the_power_cut_is_real(tmp_path: Path, unsynced_library: Path) -> None:
     file = tmp_path / "platform.db"
     url, world = f"sqlite:///{file}", World(tmp_path / "world")
     fund(url, AMPLE_NANO)
-    run_and_kill(
-        url, world, "round", after_seconds=1.0, synchronous="OFF", preload=unsynced_library
-    )
+    run_and_kill(url, world, "round", after_seconds=1.0, syncs="never", preload=unsynced_library)
     assert cut_power(file, random.Random(0), keep=0.0) > 0
     losses = find_losses(url, world, power_cut=True)
     assert any("acknowledged and is lost" in problem for problem in losses)

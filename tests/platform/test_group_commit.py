@@ -1,5 +1,7 @@
-"""Which commits are synced, and what shares one."""
+"""Which commits are synced, who writes them, and what shares one."""
 
+import errno
+import os
 import sqlite3
 import threading
 import time
@@ -12,10 +14,28 @@ from sqlalchemy.exc import OperationalError
 
 from rorqual.config.server import DatabaseConfig
 from rorqual.errors import CapacityError
+from rorqual.platform import group_commit
 from rorqual.platform.database import Database
 from tests.platform.postgres import Postgres
 
-_FULL, _NORMAL = 2, 1  # SQLite's numbers
+
+class Disk:
+    """The disk under the log: counts its syncs, and is as slow as `go` says."""
+
+    def __init__(self, log: Path) -> None:
+        self.go, self.begun = threading.Event(), threading.Event()
+        self.go.set()
+        self.error: OSError | None = None
+        self.synced_bytes: list[int] = []
+        self._log = log
+
+    def sync(self, descriptor: int) -> None:
+        assert os.path.samestat(os.fstat(descriptor), self._log.stat()), "another file"
+        self.begun.set()
+        assert self.go.wait(20)
+        if self.error is not None:
+            raise self.error
+        self.synced_bytes.append(self._log.stat().st_size)
 
 
 @pytest.fixture
@@ -26,8 +46,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
     found.close()
 
 
-def level(connection: Connection) -> int:
-    return connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+@pytest.fixture
+def disk(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    found = Disk(tmp_path / "a.db-wal")
+    monkeypatch.setattr(group_commit, "_fdatasync", found.sync)
+    yield found
+    found.go.set()
 
 
 def add(connection: Connection) -> int:
@@ -38,26 +62,106 @@ def rows(database: Database) -> int:
     return database.read(lambda c: c.execute(text("SELECT count(*) FROM t")).scalar_one())
 
 
-def test_only_what_asks_for_it_is_synced(database: Database) -> None:
-    wanted = [True, False, False, True, False, True]
-    found = [database.write(level, synced=synced) for synced in wanted]
-    assert found == [_FULL if synced else _NORMAL for synced in wanted]
-    assert database.write(level) == _FULL, "synced is what is meant without a word"
+def test_only_what_asks_for_it_is_synced(database: Database, disk: Disk, tmp_path: Path) -> None:
+    for number, synced in enumerate([True, False, False, True, False, True]):
+        before = len(disk.synced_bytes)
+        assert database.write(add, synced=synced) == 1
+        assert len(disk.synced_bytes) - before == synced
+        if synced:
+            assert disk.synced_bytes[-1] == (tmp_path / "a.db-wal").stat().st_size, "all of it"
+        assert rows(database) == number + 1
+    database.write(add)
+    assert len(disk.synced_bytes) == 4, "synced is what is meant without a word"
 
 
-def test_a_small_operation_is_done_by_its_caller_while_nobody_writes(database: Database) -> None:
-    seen: list[tuple[int, int]] = []
+def test_sqlite_leaves_the_sync_to_us(database: Database) -> None:
+    def levels(connection: Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+    assert database.write(levels) == ["wal", 1, 1]  # 1: NORMAL
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_small_operation_is_done_by_its_caller_while_nobody_writes(
+    database: Database, disk: Disk, synced: bool
+) -> None:
+    seen: list[int] = []
 
     def small(connection: Connection) -> int:
-        seen.append((threading.get_ident(), level(connection)))
+        seen.append(threading.get_ident())
         return add(connection)
 
     before = database.commit_counts
-    done = database.submit_small(small)
-    assert done.done() and done.result() == 1
-    assert seen == [(threading.get_ident(), _NORMAL)]
+    disk.go.clear()
+    done = database.submit_small(small, synced=synced)
+    assert seen == [threading.get_ident()]
     assert [a - b for a, b in zip(database.commit_counts, before, strict=True)] == [1, 1]
     assert rows(database) == 1
+    assert done.done() != synced, "not before it is on disk"
+    disk.go.set()
+    assert done.result(20) == 1
+    assert len(disk.synced_bytes) == synced
+
+
+def test_nobody_waits_for_the_sync_of_others(database: Database, disk: Disk) -> None:
+    disk.go.clear()
+    first = database.submit(add)
+    assert disk.begun.wait(20)
+    small = database.submit_small(add, synced=False)
+    assert small.done() and small.result() == 1
+    both = [database.submit_small(add) for _ in range(2)]
+    assert rows(database) == 4 and not any(future.done() for future in [first, *both])
+    disk.go.set()
+    assert [future.result(20) for future in [first, *both]] == [1, 1, 1]
+    assert len(disk.synced_bytes) == 2, "those who came meanwhile share one"
+
+
+def test_an_unsynced_operation_is_answered_before_the_sync_of_its_neighbour(
+    database: Database, disk: Disk
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> int:
+        begun.set()
+        go.wait(20)
+        return add(connection)
+
+    first = database.submit(hold, synced=False)
+    assert begun.wait(20)
+    disk.go.clear()
+    synced, unsynced = database.submit(add), database.submit(add, synced=False)
+    go.set()
+    assert [first.result(20), unsynced.result(20)] == [1, 1] and not synced.done()
+    disk.go.set()
+    assert synced.result(20) == 1
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_disk_that_fails_is_told_to_those_who_wait_for_it(
+    database: Database, disk: Disk, small: bool
+) -> None:
+    disk.error = OSError(errno.EIO, "Input/output error")
+    submit = database.submit_small if small else database.submit
+    with pytest.raises(CapacityError, match="Input/output error"):
+        submit(add).result(20)
+    assert database.write(add, synced=False) == 1, "it is committed"
+    disk.error = None
+    assert database.write(add) == 1
+
+
+def test_what_waits_for_the_disk_when_it_is_closed_is_still_synced(
+    database: Database, disk: Disk
+) -> None:
+    disk.go.clear()
+    first = database.submit(add)
+    assert disk.begun.wait(20)
+    second = database.submit_small(add)
+    closing = threading.Thread(target=database.close)
+    closing.start()
+    disk.go.set()
+    closing.join(20)
+    assert (first.result(0), second.result(0), len(disk.synced_bytes)) == (1, 1, 2)
 
 
 def test_a_small_operation_waits_its_turn_behind_the_writer(database: Database) -> None:
@@ -74,7 +178,7 @@ def test_a_small_operation_waits_its_turn_behind_the_writer(database: Database) 
     assert not second.done()
     go.set()
     assert (first.result(20), second.result(20), rows(database)) == (1, 1, 2)
-    assert database.submit_small(add).done()
+    assert database.submit_small(add, synced=False).done()
 
 
 def test_a_small_operation_does_not_wait_for_another_process(
@@ -104,7 +208,11 @@ def test_a_small_operation_that_fails_leaves_nothing(database: Database, error: 
     assert rows(database) == 2
 
 
-def test_a_small_operation_whose_connection_breaks_takes_another(database: Database) -> None:
+def test_a_small_operation_whose_connection_breaks_takes_another(
+    database: Database, disk: Disk
+) -> None:
+    """And its log, which may be another file: who looks after the disk compares them."""
+
     def broken(connection: Connection) -> int:
         raw = connection.connection.driver_connection
         assert raw is not None
@@ -112,8 +220,9 @@ def test_a_small_operation_whose_connection_breaks_takes_another(database: Datab
         return add(connection)
 
     with pytest.raises(Exception, match="closed"):
-        database.submit_small(broken).result()
-    assert database.submit_small(add).result() == 1
+        database.submit_small(broken).result(20)
+    assert database.submit_small(add).result(20) == 1
+    assert database.write(add) == 1
 
 
 def test_no_caller_begins_a_log(database: Database, tmp_path: Path) -> None:
@@ -126,11 +235,11 @@ def test_no_caller_begins_a_log(database: Database, tmp_path: Path) -> None:
 
     for number in range(600):
         before = head()
-        assert database.submit_small(add).result() == 1
-        if database.submit_small(add).done():
+        assert database.submit_small(add, synced=False).result(20) == 1
+        if database.submit_small(add, synced=False).done():
             assert number == 0 or head() == before
         database.write(add)
-        database.write(level)  # comes behind what the thread does after a commit
+        database.write(lambda _: None)  # comes behind what the thread does after a commit
         heads.append(head())
     assert len(set(heads)) > 3, "the log began anew"
     assert log.stat().st_size < 4_000_000
@@ -151,38 +260,27 @@ def test_threads_that_write_at_once_lose_nothing(database: Database) -> None:
     assert rows(database) == 600
 
 
-def test_who_cannot_have_a_connection_at_once_asks_the_writer(
+def test_who_cannot_have_a_connection_is_told_and_may_ask_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> Connection:
         raise OperationalError("connect", None, Exception("no more files"))
 
-    database.write(add)  # the writer has its own
+    def broken(connection: Connection) -> int:
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        raw.close()
+        return add(connection)
+
+    with pytest.raises(Exception, match="closed"):
+        database.submit_small(broken).result(20)
     with monkeypatch.context() as patch:
         patch.setattr(database.engine, "connect", refuse)
-        assert database.submit_small(add).result(20) == 1
-    assert database.submit_small(add).done()
-    assert rows(database) == 3
-
-
-def test_a_synced_operation_never_shares_an_unsynced_commit(database: Database) -> None:
-    """Four wait while one runs: the unsynced ones share its commit, the synced one ends it."""
-    begun, go = threading.Event(), threading.Event()
-
-    def hold(connection: Connection) -> int:
-        begun.set()
-        go.wait(20)
-        return level(connection)
-
-    before = database.commit_counts[0]
-    first = database.submit(hold, synced=False)
-    assert begun.wait(20)
-    rest = [database.submit(level, synced=synced) for synced in (False, True, False, True)]
-    go.set()
-    assert first.result(20) == _NORMAL
-    found = [future.result(20) for future in rest]
-    assert found == [_NORMAL, _FULL, _FULL, _FULL], "an unsynced one may well be synced, too"
-    assert database.commit_counts[0] - before == 2
+        for submit in (database.submit_small, database.submit):
+            with pytest.raises(CapacityError, match="no more files"):
+                submit(add).result(20)
+    assert database.submit_small(add, synced=False).done()
+    assert rows(database) == 1
 
 
 def test_whoever_fails_first_takes_back_only_itself(database: Database) -> None:

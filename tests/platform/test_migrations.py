@@ -35,18 +35,6 @@ def test_opening_again_keeps_what_is_there(open_platform: OpenPlatform) -> None:
     assert len(again.prices.history()) == 1
 
 
-def test_sqlite_commits_survive_power_loss_by_its_own_account(tmp_path: Path) -> None:
-    """journal_mode wal and synchronous 2 (FULL) on the connection that writes."""
-    database = Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'a.db'}"))
-    migrate(database)
-    pragmas = [
-        database.write(lambda c, name=name: c.execute(text(f"PRAGMA {name}")).scalar())
-        for name in ("journal_mode", "synchronous", "foreign_keys")
-    ]
-    assert pragmas == ["wal", 2, 1]
-    database.close()
-
-
 def test_only_the_owner_can_read_the_database_file(tmp_path: Path) -> None:
     Platform.open(server_config(f"sqlite:///{tmp_path / 'new' / 'a.db'}")).close()
     for file in (tmp_path / "new").iterdir():

@@ -2,7 +2,7 @@
 
 An operation is a function of a connection that may be run again from the start (PostgreSQL may ask
 for that after a deadlock); it computes and writes, and touches nothing else. When `write` returns,
-the operation is on disk: SQLite runs in WAL mode with synchronous=FULL, PostgreSQL with its default
+the operation is on disk: SQLite runs in WAL mode and we sync its log, PostgreSQL has its default
 synchronous commit. With synced=False it is only committed: a kill of ours cannot lose it, a power
 cut can, unless something synced was committed after it.
 """
@@ -41,7 +41,9 @@ class Database:
         self._reader = _make_engine(self.url, config, readonly=True)
         if self.is_sqlite:
             self._engine = _make_engine(self.url, config, readonly=False)
-            self._writer = GroupCommitWriter(self._engine, config.max_commit_operations)
+            self._writer = GroupCommitWriter(
+                self._engine, config.max_commit_operations, config.lock_timeout_seconds
+            )
         else:
             self._engine = self._reader
             self._pool = ThreadPoolExecutor(config.max_connections, "rorqual-database")
@@ -56,10 +58,11 @@ class Database:
             return self._writer.submit(operation, synced=synced)
         return self._pool.submit(self._write_directly, operation, synced)
 
-    def submit_small(self, operation: Operation[T]) -> "Future[T]":
-        """`submit`, not synced, of a few rows' work: with SQLite the caller may do it at once."""
-        done = self._writer.run_at_once(operation) if self.is_sqlite else None
-        return self.submit(operation, synced=False) if done is None else done
+    def submit_small(self, operation: Operation[T], *, synced: bool = True) -> "Future[T]":
+        """`submit` of a few rows' work: with SQLite the caller may do it at once, but for the
+        sync."""
+        done = self._writer.run_at_once(operation, synced=synced) if self.is_sqlite else None
+        return self.submit(operation, synced=synced) if done is None else done
 
     def write(self, operation: Operation[T], *, synced: bool = True) -> T:
         """Runs an operation in a transaction; returns once it is committed, and synced if

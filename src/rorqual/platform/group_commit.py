@@ -1,21 +1,25 @@
-"""Group commit for SQLite: a thread writes, and one synced commit carries many operations.
+"""Group commit for SQLite: one sync of its log carries many operations.
 
-SQLite has one writer at a time, and a commit that survives power loss costs an fsync. So callers
-hand their operation to one thread, which runs whatever has gathered while the last commit was being
-synced (a failing one takes back only itself) and commits them together. A caller gets its answer
-after the commit, never before.
+SQLite has one writer at a time, and a commit that survives power loss costs a sync of the log. So
+SQLite itself commits without one, and a thread syncs: whoever waits while the disk is at work is
+served by the next sync, together. A caller gets the answer after that, never before. An operation
+may be content with its commit: it holds when the process dies, and a power cut may take it back
+until the next sync, which carries all before it.
 
-An operation may be content with a commit that is not synced: it holds when the process dies, and a
-power cut may take it back until the next synced commit, which carries all before it. A small one of
-that kind is run by its caller, if nobody writes at the moment: the way to the thread and back costs
-several times what SQLite does. So that no caller has to sync, the thread also moves the log into
-the database, and writes what begins the next log, which SQLite syncs whatever it was told.
+Operations are run by that thread, whatever has gathered in one transaction (a failing one takes
+back only itself); a small one by its caller, if nobody writes at the moment: the way to the thread
+and back costs several times what SQLite does. Both write with one connection, in turns: a second
+one would read again every page that the first has changed. So that no caller has to sync, the
+thread also moves the log into the database, and writes what begins the next log, which SQLite syncs
+whatever it was told.
 """
 
+import contextlib
+import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -27,20 +31,38 @@ from rorqual.platform.errors import Busy
 from rorqual.platform.statements import run_text
 
 T = TypeVar("T")
-SYNCHRONOUS: Final = {True: "FULL", False: "NORMAL"}  # SQLite's words, by whether it is synced
+_PRAGMAS: Final = ("synchronous=NORMAL", "wal_autocheckpoint=0", "busy_timeout=0")
+_fdatasync: Final = getattr(os, "fdatasync", os.fsync)  # not everywhere
 _CHECKPOINT_OPERATIONS: Final = 128  # of some eight pages of 4 KB each
-# Of the caller's connection: it waits neither for a lock nor for a sync.
-_AT_ONCE: Final = ("synchronous=NORMAL", "busy_timeout=0", "wal_autocheckpoint=0")
 
 
 def named_failure(error: BaseException) -> BaseException:
     """Busy for what the database itself could not do (locked, disk full, gone); else the error."""
     if not isinstance(error, OperationalError):
         return error
-    reason = " ".join(str(error.orig).split())
-    busy = Busy(f"database: {reason}; check that it runs and that its disk has room", 2.0)
-    busy.__cause__ = error
-    return busy
+    return _busy(" ".join(str(error.orig).split()), error)
+
+
+class LogFile:
+    """SQLite's write-ahead log, to be synced. Closed when nobody holds it any more, so that nobody
+    closes it under somebody's sync."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise _busy(f"{path}: {error.strerror}", error) from error
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self._descriptor)
+
+    def sync(self) -> None:
+        """Until everything that was written to it before is on disk; Busy where the disk fails."""
+        try:
+            _fdatasync(self._descriptor)
+        except OSError as error:
+            raise _busy(f"{error.strerror}", error) from error
 
 
 @dataclass(slots=True)
@@ -50,6 +72,11 @@ class _Operation:
     synced: bool
     result: Any = None
     error: BaseException | None = None
+    log: LogFile | None = None  # what it was committed to
+
+    @property
+    def is_unsynced(self) -> bool:
+        return self.synced and self.error is None
 
     def deliver(self) -> None:
         if self.error is None:
@@ -61,15 +88,18 @@ class _Operation:
 class GroupCommitWriter:
     """Runs operations of many threads in shared transactions, in the order they came."""
 
-    def __init__(self, engine: Engine, max_operations: int) -> None:
+    def __init__(self, engine: Engine, max_operations: int, lock_timeout_seconds: float) -> None:
         self._engine = engine
         self._max_operations = max_operations
+        self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
+        # What the thread has to do: operations, those that were run and want to be synced, the end.
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
-        self._held: list[_Operation | None] = []  # taken from the queue, for the next batch
         self._lock = threading.Lock()
-        self._writing = threading.Lock()  # whoever holds it writes
-        self._at_once: Connection | None = None  # what callers write with; under that lock, too
+        self._num_waiting = 0  # operations of the queue that were not run yet
         self._closed = False
+        self._writing = threading.Lock()  # whoever holds it writes, with this connection:
+        self._connection: Connection | None = None
+        self._log: LogFile | None = None
         self._num_unmoved = 0  # operations in the log
         self.num_commits = 0
         self.num_operations = 0
@@ -84,117 +114,121 @@ class GroupCommitWriter:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
+            self._num_waiting += 1
             self._queue.put(_Operation(run, future, synced))
         return future
 
-    def run_at_once(self, run: Callable[[Connection], T]) -> "Future[T] | None":
-        """The operation done, committed and not synced; None if somebody else writes now, or if
-        the connection for it cannot be had.
+    def run_at_once(self, run: Callable[[Connection], T], *, synced: bool) -> "Future[T] | None":
+        """The operation, done and committed; if synced, its future resolves later. None if somebody
+        else writes or waits for that, or if there is no connection for it.
 
         The caller's thread does it, in a fraction of a millisecond, and does not wait.
         """
-        if not self._queue.empty() or not self._writing.acquire(blocking=False):
+        if self._num_waiting or not self._writing.acquire(blocking=False):
             return None
+        operation = _Operation(run, Future(), synced)
         try:
             connection = None if self._closed else self._begin_at_once()
             if connection is None:
                 return None
-            operation = _Operation(run, Future(), synced=False)
             try:
                 operation.result = run(connection)
-                run_text(connection, "COMMIT")
-                self.num_commits += 1
-                self.num_operations += 1
-                self._num_unmoved += 1
+                self._commit(connection, [operation])
             except BaseException as error:
                 operation.error = error
                 self._take_back(connection)
-            if connection.in_transaction():  # SQLAlchemy's own notion of it
-                connection.commit()
         finally:
             self._writing.release()
+        if operation.is_unsynced:
+            operation.future.set_running_or_notify_cancel()
+            with self._lock:
+                if not self._closed:
+                    self._queue.put(operation)
+                    return operation.future
+            _sync([operation])
         operation.deliver()
         return operation.future
 
-    def _begin_at_once(self) -> Connection | None:
-        try:
-            if self._at_once is None:
-                self._at_once = self._engine.connect()
-                for pragma in _AT_ONCE:
-                    run_text(self._at_once, f"PRAGMA {pragma}")
-            raw = self._at_once.connection.driver_connection
-            assert raw is not None
-            raw.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # else another process writes
-                self._leave_at_once()
-            return None
-        except (SQLAlchemyError, sqlite3.Error):  # the writer will say what it is
-            self._leave_at_once()
-            return None
-        return self._at_once
-
-    def _take_back(self, connection: Connection) -> None:
-        try:
-            run_text(connection, "ROLLBACK")
-        except SQLAlchemyError:  # nothing of it is committed either way
-            self._leave_at_once()
-
-    def _leave_at_once(self) -> None:
-        discard(self._at_once)
-        self._at_once = None
-
     def close(self) -> None:
-        """Commits what was submitted, then ends the thread."""
+        """Commits and syncs what was submitted, then ends the thread."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
         self._thread.join()
         with self._writing:
-            self._leave_at_once()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = self._log = None
 
-    def _run(self) -> None:
-        connection: Connection | None = None  # kept: to check one out costs as much as to use it
-        level = None
-        while (first := self._held.pop() if self._held else self._queue.get()) is not None:
-            batch = [first]
-            with self._writing:
-                try:
-                    if connection is None:
-                        connection, level = self._engine.connect(), None
-                        run_text(connection, "PRAGMA wal_autocheckpoint=0")
-                    if level != SYNCHRONOUS[first.synced]:
-                        level = SYNCHRONOUS[first.synced]
-                        run_text(connection, f"PRAGMA synchronous={level}")
-                    run_text(connection, "BEGIN IMMEDIATE")
-                    self._run_batch(connection, batch)
-                    run_text(connection, "COMMIT")
-                    if connection.in_transaction():  # SQLAlchemy's own notion of it
-                        connection.commit()
-                except BaseException as error:  # begin or commit failed: nothing is on disk
-                    for operation in batch:
-                        operation.error = operation.error or error
-                    discard(connection)
-                    connection = None
-                self.num_commits += 1
-                self.num_operations += len(batch)
-                self._num_unmoved += len(batch)
-            for operation in batch:
-                operation.deliver()
-            if connection is not None and self._num_unmoved >= _CHECKPOINT_OPERATIONS:
-                with self._writing:
-                    self._move_log(connection)
-        if connection is not None:
-            connection.close()
+    # Writing; the lock is held
 
-    def _move_log(self, connection: Connection) -> None:
+    def _begin_at_once(self) -> Connection | None:
+        """The connection in a transaction, unless another process writes."""
+        try:
+            return self._begin()
+        except (SQLAlchemyError, Busy) as error:
+            if not _is_locked(error):  # the thread will say what it is
+                self._leave()
+            return None
+
+    def _begin(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._engine.connect()
+            for pragma in _PRAGMAS:
+                run_text(connection, f"PRAGMA {pragma}")
+        run_text(connection, "BEGIN IMMEDIATE")
+        if self._log is None:  # there is one from here on
+            ((_, _, path), *_) = run_text(connection, "PRAGMA database_list").fetchall()
+            self._log = LogFile(f"{path}-wal")
+        return connection
+
+    def _begin_patiently(self) -> Connection:
+        """`_begin`, which waits for other processes that write."""
+        try:
+            return self._begin()
+        except SQLAlchemyError as error:
+            if not _is_locked(error) or self._connection is None:
+                raise
+        run_text(self._connection, f"PRAGMA busy_timeout={self._lock_timeout_ms}")
+        try:
+            return self._begin()
+        finally:
+            run_text(self._connection, "PRAGMA busy_timeout=0")
+
+    def _commit(self, connection: Connection, operations: Sequence[_Operation]) -> None:
+        run_text(connection, "COMMIT")
+        if connection.in_transaction():  # SQLAlchemy's own notion of it
+            connection.commit()
+        for operation in operations:
+            operation.log = self._log
+        self.num_commits += 1
+        self.num_operations += len(operations)
+        self._num_unmoved += len(operations)
+
+    def _take_back(self, connection: Connection) -> None:
+        try:
+            run_text(connection, "ROLLBACK")
+            if connection.in_transaction():
+                connection.rollback()
+        except SQLAlchemyError:  # nothing of it is committed either way
+            self._leave()
+
+    def _leave(self) -> None:
+        discard(self._connection)
+        self._connection = self._log = None
+
+    def _move_log(self) -> None:
         """Moves the log into the database and begins the next one.
 
         What fails here (a reader may hold the log, a disk be full) has cost nobody anything: the
         log grows on, and whoever commits next hears of the disk.
         """
         self._num_unmoved = 0
+        connection = self._connection
+        if connection is None:
+            return
         try:
             run_text(connection, "PRAGMA wal_checkpoint(PASSIVE)")
             (version,) = run_text(connection, "PRAGMA user_version").fetchone()
@@ -203,19 +237,54 @@ class GroupCommitWriter:
         except SQLAlchemyError:
             return
 
-    def _run_batch(self, connection: Connection, batch: list[_Operation]) -> None:
-        """Runs the first and adds what else has gathered, but no synced one to an unsynced."""
-        self._run_first(connection, batch[0])
+    # The thread
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            is_last = not self._gather(batch)
+            waiting = [operation for operation in batch if operation.log is None]
+            if waiting:
+                with self._writing:
+                    self._write(waiting)
+                with self._lock:
+                    self._num_waiting -= len(waiting)
+            unsynced = [operation for operation in batch if operation.is_unsynced]
+            for operation in batch:
+                if not operation.is_unsynced:
+                    operation.deliver()
+            _sync(unsynced)
+            for operation in unsynced:
+                operation.deliver()
+            if self._num_unmoved >= _CHECKPOINT_OPERATIONS:
+                with self._writing:
+                    self._move_log()
+            if is_last:
+                return
+
+    def _gather(self, batch: list[_Operation]) -> bool:
+        """Adds what else there is to do; False if that is the end."""
         while len(batch) < self._max_operations:
             try:
                 operation = self._queue.get_nowait()
             except queue.Empty:
-                return
-            if operation is None or (operation.synced and not batch[0].synced):
-                self._held.append(operation)
-                return
+                return True
+            if operation is None:
+                return False
             batch.append(operation)
-            self._run_more(connection, operation)
+        return True
+
+    def _write(self, operations: Sequence[_Operation]) -> None:
+        try:
+            connection = self._begin_patiently()
+            self._run_first(connection, operations[0])
+            for operation in operations[1:]:
+                self._run_more(connection, operation)
+            self._commit(connection, operations)
+        except BaseException as error:  # begin or commit failed: nothing is on disk
+            for operation in operations:
+                operation.error = operation.error or error
+            self._leave()
 
     def _run_first(self, connection: Connection, operation: _Operation) -> None:
         """The only one in its transaction so far: what takes it back is the whole transaction."""
@@ -234,6 +303,31 @@ class GroupCommitWriter:
             operation.error = error
             run_text(connection, "ROLLBACK TO operation")
         run_text(connection, "RELEASE operation")
+
+
+def _sync(operations: Sequence[_Operation]) -> None:
+    for log in {operation.log for operation in operations}:
+        assert log is not None, "it was committed"
+        try:
+            log.sync()
+        except Busy as error:
+            for operation in operations:
+                operation.error = operation.error or error
+
+
+def _busy(reason: str, error: BaseException) -> Busy:
+    busy = Busy(f"database: {reason}; check that it runs and that its disk has room", 2.0)
+    busy.__cause__ = error
+    return busy
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Whether another process is writing."""
+    original = error.orig if isinstance(error, OperationalError) else None
+    return (
+        isinstance(original, sqlite3.OperationalError)
+        and original.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    )
 
 
 def discard(connection: Connection | None) -> None:

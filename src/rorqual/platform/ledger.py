@@ -115,7 +115,7 @@ class Ledger:
             key_id=key_id,
             expires_in_seconds=expires_in_seconds,
         )
-        return self._database.submit_small(operation)
+        return self._database.submit_small(operation, synced=False)
 
     def log(self, request_id: str, counts: TokenCounts) -> None:
         """Commits the request's counts so far (totals, not increments). Deliver afterwards.
@@ -146,7 +146,7 @@ class Ledger:
         outcome: Outcome = "finished",
     ) -> "Future[Settlement]":
         """`settle`, as a future."""
-        return self._database.submit(self._settle_operation(request_id, counts, outcome))
+        return self._database.submit_small(self._settle_operation(request_id, counts, outcome))
 
     def release(self, request_id: str, *, outcome: Outcome = "cancelled") -> Settlement:
         """Closes a request that delivered nothing, free of charge; RequestError if it did."""

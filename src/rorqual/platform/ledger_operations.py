@@ -3,7 +3,6 @@
 Locks are taken in one order (request, user, key), so that PostgreSQL finds no cycle.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -127,8 +126,21 @@ _ONE_GENERATION = select(generations).where(generations.c.id == bindparam("of_re
 _GENERATION = Statement(_ONE_GENERATION)
 _GENERATION_LOCKED = Statement(_ONE_GENERATION.with_for_update())
 _PRICE = Statement(select(prices).where(prices.c.id == bindparam("of_price")))
-_ENTRY = ("user_id", "key_id", "request_id", "kind", "amount_nano", "created_ms", "note")
-_ENTER = Statement(insert(ledger).inline(), _ENTRY)
+
+
+def _enter_of(*kinds: EntryKind) -> Statement:
+    """Enters one line a kind, with the amount that is named after it."""
+    shared = (ledger.c.user_id, ledger.c.key_id, ledger.c.request_id, ledger.c.created_ms)
+    line = {column.key: bindparam(column.key, type_=column.type) for column in shared}
+    amount_type = ledger.c.amount_nano.type
+    lines = [
+        line | {"kind": kind, "amount_nano": bindparam(kind, type_=amount_type)} for kind in kinds
+    ]
+    return Statement(insert(ledger).inline().values(lines))
+
+
+_ENTER_RESERVE = _enter_of("reserve")
+_ENTER_SETTLE = _enter_of("release", "settle")
 
 
 def reserve(
@@ -169,7 +181,8 @@ def reserve(
     if not insert_if_absent(connection, generations, row):
         return _reserved_before(connection, row, price)
     _debit(connection, user_id, key_id, worst_nano)
-    _enter(connection, row, now_ms, {"reserve": -worst_nano})
+    entry = {"user_id": user_id, "key_id": key_id, "request_id": request_id, "created_ms": now_ms}
+    _ENTER_RESERVE.count(connection, entry | {"reserve": -worst_nano})
     return Reservation(request_id, worst_nano, price)
 
 
@@ -218,8 +231,15 @@ def settle(
         _CREDIT_USER.count(connection, {"of_user": row.user_id, "amount": back_nano})
         if row.key_id is not None:
             _CREDIT_KEY.count(connection, {"of_key": row.key_id, "amount": back_nano})
-    amounts_nano: dict[EntryKind, int] = {"release": row.reserved_nano, "settle": -charge_nano}
-    _enter(connection, row._asdict(), now_ms, amounts_nano)
+    entries = {
+        "user_id": row.user_id,
+        "key_id": row.key_id,
+        "request_id": request_id,
+        "created_ms": now_ms,
+        "release": row.reserved_nano,
+        "settle": -charge_nano,
+    }
+    _ENTER_SETTLE.count(connection, entries)
     return Settlement(request_id, logged, charge_nano, back_nano, outcome, repeated=False)
 
 
@@ -360,7 +380,11 @@ def _generation(connection: Connection, request_id: str, *, lock: bool = False) 
 def _charge_nano(connection: Connection, row: Any, counts: TokenCounts) -> int:
     if row.price_id is None:
         return 0
-    return price_of(_PRICE.one(connection, {"of_price": row.price_id})).charge_nano(counts)
+    known = connection.info.setdefault(_PRICE, {})  # of this connection to this database
+    price = known.get(row.price_id)
+    if price is None:  # prices are never edited
+        price = known[row.price_id] = price_of(_PRICE.one(connection, {"of_price": row.price_id}))
+    return price.charge_nano(counts)
 
 
 def _values_of(request_id: str, counts: TokenCounts, now_ms: int) -> dict[str, Any]:
@@ -380,22 +404,3 @@ def _counts_of(row: Any) -> TokenCounts:
     return TokenCounts(
         row.cache_hit_tokens, row.input_tokens, row.output_tokens, row.reasoning_tokens
     )
-
-
-def _enter(
-    connection: Connection,
-    generation: Mapping[str, Any],
-    now_ms: int,
-    amounts_nano: Mapping[EntryKind, int],
-) -> None:
-    for kind, amount_nano in amounts_nano.items():
-        row = {
-            "user_id": generation["user_id"],
-            "key_id": generation["key_id"],
-            "request_id": generation["id"],
-            "kind": kind,
-            "amount_nano": amount_nano,
-            "created_ms": now_ms,
-            "note": "",
-        }
-        _ENTER.count(connection, row)
