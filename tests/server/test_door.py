@@ -27,7 +27,10 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 class Full:
-    """A server whose places are all taken by one account until `gate` is set."""
+    """A server whose places are all taken by one account until `gate` is set.
+
+    The door rests until somebody was refused, so somebody is.
+    """
 
     def __init__(self, server: Running, gate: threading.Event, key: str) -> None:
         self.server = server
@@ -58,6 +61,11 @@ class Full:
             time.sleep(0.01)
         raise AssertionError(f"never {number} requests inside")
 
+    def wake_the_door(self) -> None:
+        before = len(self.events("request"))
+        assert self.post("/v1/chat/completions", json=CHAT).status_code == 429
+        self.wait_for_events("request", before + 1)
+
 
 @pytest.fixture
 def full(start_server: ServerFactory) -> Iterator[Full]:
@@ -76,6 +84,7 @@ def full(start_server: ServerFactory) -> Iterator[Full]:
     for number, thread in enumerate(crowd):
         thread.start()
         found.wait_for(number + 1)
+    found.wake_the_door()
     yield found
     gate.set()
     for thread in crowd:
@@ -103,9 +112,24 @@ def test_those_who_are_turned_away_are_counted_and_logged_together(full: Full) -
         assert full.post("/v1/chat/completions", json=CHAT).status_code == 429
     logged = full.wait_for_events("refused", 1)
     assert logged[0]["codes"] == {"concurrency_limited": 5} and logged[0]["num_accounts"] == 1
-    text = full.server.services.metrics.text().decode()
-    assert 'rorqual_refused_total{code="concurrency_limited"} 5.0' in text
-    assert 'route="POST /v1/chat/completions",status="429"} 5.0' in text
+    text = full.server.services.metrics.text().decode()  # one more has woken the door
+    assert 'rorqual_refused_total{code="concurrency_limited"} 6.0' in text
+    assert 'route="POST /v1/chat/completions",status="429"} 6.0' in text
+
+
+def test_the_door_rests_while_nobody_is_refused(
+    full: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = full.server.platform.admission
+    asked: list[str] = []
+    monkeypatch.setattr(admission, "check", lambda account, _: asked.append(account))
+    monkeypatch.setattr(admission, "_refused_seconds", time.monotonic() - 60)
+    before = len(full.events("request"))
+    assert full.post("/v1/chat/completions", json=CHAT).status_code == 429
+    full.wait_for_events("request", before + 1)
+    assert not asked
+    full.post("/v1/chat/completions", json=CHAT)
+    assert asked, "the refusal has woken it"
 
 
 def test_the_connection_goes_on_after_a_refusal(full: Full) -> None:
@@ -234,6 +258,7 @@ def test_what_the_guard_refuses_is_told_that(start_server: ServerFactory) -> Non
     )
     inside.start()
     full.wait_for(1)
+    full.wake_the_door()
     with server.http as http:
         refused = [
             http.post("/v1/chat/completions", json=CHAT, headers=headers)
@@ -258,6 +283,7 @@ def test_an_answer_behind_a_refusal_outlives_the_idle_time(start_server: ServerF
     )
     inside.start()
     full.wait_for(1)
+    full.wake_the_door()
     body = json.dumps(CHAT)
 
     def request(key: str, close: str = "") -> str:

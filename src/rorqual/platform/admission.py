@@ -9,6 +9,7 @@ Costs are tokens: the prompt, what may be generated, and a fixed overhead. What 
 given back, to the buckets and to the account's turn.
 """
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -25,12 +26,14 @@ from rorqual.platform.errors import (
     LimitState,
     QueueFull,
     RateLimited,
+    Refused,
 )
 from rorqual.platform.fair_queue import Entry, FairQueue
 from rorqual.platform.overload import Level, OverloadLadder
 from rorqual.platform.rate import RateMeter
 
 _INSIDE_PER_RUNNING: Final = 4  # answers that run or wait for their readers, per place
+_CALM_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,20 +112,37 @@ class Admission:
         )
         self._rate = RateMeter(config.initial_tokens_per_second, clock)
         self._order: list[Entry[Ticket]] | None = None
+        self._refused_seconds = -math.inf  # when somebody was, last
         self.ladder = OverloadLadder(overload, clock)
+
+    @property
+    def is_calm(self) -> bool:
+        """Nobody was refused lately, so it is not worth asking `check` about a request."""
+        return self._clock() - self._refused_seconds > _CALM_SECONDS
 
     def check(self, account_id: str, address: str) -> None:
         """Raises what `enter` would raise however little the request cost.
 
         Nearly free: in a flood it is asked before a request is read.
         """
-        with self._lock:
-            self._check_account(account_id)
-            self._check_buckets(account_id, address_group(address), 1, self._clock())
-            self._make_room(account_id, 1)
+        try:
+            with self._lock:
+                self._check_account(account_id)
+                self._check_buckets(account_id, address_group(address), 1, self._clock())
+                self._make_room(account_id, 1)
+        except Refused:
+            self._refused_seconds = self._clock()
+            raise
 
     def enter(self, job: Job) -> Ticket:
         """Accepts a request, perhaps starting it at once, or raises a Refused."""
+        try:
+            return self._enter(job)
+        except Refused:
+            self._refused_seconds = self._clock()
+            raise
+
+    def _enter(self, job: Job) -> Ticket:
         cost = job.prompt_tokens + job.max_output_tokens + self._config.request_overhead_tokens
         group = address_group(job.address)
         max_wait = job.max_wait_seconds
@@ -309,7 +329,7 @@ class Admission:
 
     def _pump(self) -> list[Ticket]:
         started: list[Ticket] = []
-        while not self._is_full():
+        while len(self._queue) and not self._is_full():
             entry = self._queue.pop(self._has_its_share)
             if entry is None:  # a place that nobody else wants is not left empty
                 entry = self._queue.pop(self._at_limit)

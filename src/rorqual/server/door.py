@@ -3,8 +3,8 @@
 A request for an answer that admission would refuse however small it is gets its refusal from the
 connection itself, by its headers: no task, no routing, its body is not kept. What is not decided
 here goes the usual way and is refused there if need be: other requests, bodies without a length,
-accounts that this server has not seen yet, what the guard has something against. The bodies and
-statuses are those of the usual way.
+accounts that this server has not seen yet, what the guard has something against, and everything
+while nobody was refused lately. The bodies and statuses are those of the usual way.
 """
 
 import asyncio
@@ -56,9 +56,12 @@ class Door:
         extra: headers that the response carries, too; notes: where it is written that admission
         was asked, so that nobody asks again.
         """
+        admission = self._services.platform.admission
+        if admission.is_calm or self._services.draining:
+            return None
         path = url.partition(b"?")[0]
         dialect = self._dialects.get(path)
-        if dialect is None or self._services.draining:
+        if dialect is None:
             return None
         headers = text_headers(raw)
         if not headers.get("content-length", "").isdigit() or "expect" in headers:
@@ -72,7 +75,7 @@ class Door:
         except RequestError:
             return None
         try:
-            self._services.platform.admission.check(account_id, address)
+            admission.check(account_id, address)
         except Refused as refused:
             reply = error_reply(refused, dialect)
             self._note(path, refused, reply.status_code, account_id)

@@ -20,7 +20,7 @@ from rorqual.errors import RequestError, RorqualError
 from rorqual.platform import Refused
 from rorqual.server.door import Door
 from rorqual.server.errors import Dialect, dialect_of
-from rorqual.server.identity import CHANGE_HEADER
+from rorqual.server.identity import CHANGE_HEADER, HEADERS
 from rorqual.server.replies import common_headers, error_reply, new_request_id
 from rorqual.server.services import Services
 from rorqual.server.source import source_of, text_headers
@@ -99,6 +99,7 @@ class Guard:
         address, secure = source_of(client[0] if client else None, headers, self._proxies)
         scope["rorqual.address"] = address
         scope["rorqual.secure"] = scope.get("scheme") == "https" if secure is None else secure
+        scope[HEADERS] = headers
         scope["app"] = self  # so that the router raises what it refuses
         scope["rorqual.request_id"], scope["rorqual.dialect"] = request_id, dialect
 

@@ -12,7 +12,9 @@ from rorqual.server.services import Asker, Services
 COOKIE = "rorqual"
 SECURE_COOKIE = "__Host-rorqual"
 CHANGE_HEADER = "x-rorqual"
-ROOM_FOR = "rorqual.room_for"  # in a scope: the account that admission has been asked about
+# In a scope:
+HEADERS = "rorqual.headers"  # by their names in lower case
+ROOM_FOR = "rorqual.room_for"  # the account that admission has been asked about
 
 
 def address_of(request: Request) -> str:
@@ -30,10 +32,11 @@ async def asker_of(services: Services, request: Request, *, reserves: bool = Fal
     here, before it is read.
     """
     _check_room(services, request)
-    address, deadline = address_of(request), wanted_seconds(request.headers)
+    headers: Mapping[str, str] = request.scope[HEADERS]
+    address, deadline = address_of(request), wanted_seconds(headers)
     if services.is_local:
         return Asker(services.local_user, None, address, deadline)
-    key = key_in(request.headers)
+    key = key_in(headers)
     if key is None:
         raise NotAuthenticated(
             "no API key; send it as Authorization: Bearer KEY", code="invalid_api_key"
@@ -92,17 +95,18 @@ def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
 
 
 def _check_room(services: Services, request: Request) -> None:
-    """Raises what admission would say to any request of this account, if it is known."""
-    scope = request.scope
-    if not scope["rorqual.generates"]:
+    """Raises what admission would say to any request of this account, if it is known, and if
+    there is reason to ask."""
+    scope, admission = request.scope, services.platform.admission
+    if admission.is_calm or not scope["rorqual.generates"]:
         return
     if ROOM_FOR in scope:
         scope["rorqual.user_id"] = scope[ROOM_FOR]
         return
-    account_id = known_account(services, request.headers)
+    account_id = known_account(services, scope[HEADERS])
     if account_id is not None:
         scope["rorqual.user_id"] = account_id
-        services.platform.admission.check(account_id, address_of(request))
+        admission.check(account_id, address_of(request))
 
 
 def known_account(services: Services, headers: Mapping[str, str]) -> str | None:
