@@ -20,6 +20,7 @@ from rorqual.errors import EngineError
 from rorqual.platform import Busy, Platform
 from rorqual.platform.tables import generations
 from rorqual.server import Models, Services, answering, create_app
+from rorqual.server.answering import READER
 from rorqual.server.backends import Chunk, EngineBackend, GenerationRequest, ModelInfo
 from rorqual.server.backends.base import TextInput, TokenLogprob
 from rorqual.server.backends.process_link import ProcessLink
@@ -63,6 +64,20 @@ def make_key(services: Services) -> str:
     return services.platform.keys.create(user.id, "test").secret
 
 
+class FakeReader:
+    """A connection of which nobody hears that it is lost, until something is sent."""
+
+    def __init__(self, is_gone: Callable[[], bool]) -> None:
+        self._is_gone = is_gone
+
+    @property
+    def is_gone(self) -> bool:
+        return self._is_gone()
+
+    def call_when_gone(self, callback: Callable[[], object] | None) -> None:
+        pass
+
+
 async def ask(services: Services, is_gone: Callable[[list[int]], bool]) -> list[int]:
     """`exchange` with a server that is started for it."""
     key = make_key(services)
@@ -103,7 +118,7 @@ async def exchange(
         "raw_path": b"", "root_path": "", "scheme": "http", "http_version": "1.1",
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
         "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {key}".encode())],
-        "rorqual.is_gone": lambda: is_gone(sent),
+        READER: FakeReader(lambda: is_gone(sent)),
     }  # fmt: skip
     await app(scope, receive, send)  # type: ignore[arg-type]
     return sent

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -219,6 +220,36 @@ def test_a_client_that_leaves_pays_for_what_it_got(money_server: Running) -> Non
     balance = server.settled(user_id)
     assert balance.reserved_nano == 0 and balance.available_nano < UNIT
     assert server.platform.usage.audit() == []
+
+
+@pytest.mark.parametrize("padding_bytes", [0, 480_000])
+def test_who_leaves_before_the_first_token_frees_the_place(
+    start_server: ServerFactory, padding_bytes: int
+) -> None:
+    """Long bodies too: reading stops behind them, and must go on for the end to be heard."""
+    gate = threading.Event()
+    runner = ScriptRunner(make_tokenizer(), {}, pause=lambda: gate.wait(20) and None)
+    server = start_server(runner=runner)
+    body = json.dumps(ASK) + " " * padding_bytes
+    host, port = server.url.removeprefix("http://").split(":")
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}"
+
+    def num_inside() -> int:
+        return server.platform.admission.stats().num_running
+
+    def wait_for(number: int) -> None:
+        until = time.monotonic() + 10
+        while num_inside() != number and time.monotonic() < until:
+            time.sleep(0.01)
+        assert num_inside() == number
+
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(f"{head}\r\n\r\n{body}".encode())
+        wait_for(1)
+        time.sleep(0.1)  # it is being answered
+    wait_for(0)
+    assert not gate.is_set()
+    gate.set()
 
 
 def test_concurrent_requests_cannot_overdraw(money_server: Running) -> None:

@@ -8,7 +8,8 @@ away the generation is cancelled, and what was generated is billed.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -23,6 +24,22 @@ from rorqual.server.wire.answer import AnswerWriter, to_json
 
 _READ_SECONDS: Final = 60.0  # beyond the deadline, for a reader who takes little at a time
 _QUIET_SECONDS: Final = 0.5  # a queue shorter than this passes without a word
+
+
+READER: Final = "rorqual.reader"  # in a scope: the connection, as far as it concerns an answer
+
+
+class Reader(Protocol):
+    """Whoever an answer is for."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether what is sent to it vanishes."""
+        ...
+
+    def call_when_gone(self, callback: Callable[[], object] | None) -> None:
+        """What to do when it leaves, perhaps more than once; None: nothing any more."""
+        ...
 
 
 class _ReaderGone(Exception):
@@ -52,23 +69,25 @@ class Answering:
         self._headers = headers
         self._before_end = before_end
         self._begun = False
-        self._is_gone: Callable[[], bool] = lambda: False
+        self._reader: Reader | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._generation:
-            self._is_gone = scope.get("rorqual.is_gone", self._is_gone)
-            # What ends it early ends it as a deadline does that passes now.
+            reader: Reader | None = scope.get(READER)
+            self._reader = reader
             most = self._generation.deadline_seconds + _READ_SECONDS
             deadline = asyncio.timeout(most)
-            gone = asyncio.create_task(_end_when_gone(receive, deadline))
             try:
                 async with deadline:
+                    if reader is not None:
+                        reader.call_when_gone(partial(_end_now, deadline))
                     await self._answer(scope, send)
             except TimeoutError:
                 if not deadline.expired():
                     raise
             finally:
-                gone.cancel()
+                if reader is not None:
+                    reader.call_when_gone(None)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         scope["rorqual.generation"] = self._generation
@@ -164,13 +183,12 @@ class Answering:
         What is sent to a connection that has closed vanishes without a word, and the word that it
         has closed may come some batches later: they would be billed and never arrive.
         """
-        if self._is_gone():
+        if self._reader is not None and self._reader.is_gone:
             raise _ReaderGone
         await send(message)
 
 
-async def _end_when_gone(receive: Receive, deadline: asyncio.Timeout) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _end_now(deadline: asyncio.Timeout) -> None:
+    """What ends an answer early ends it as a deadline does that passes now."""
     with contextlib.suppress(RuntimeError):  # it has just passed
         deadline.reschedule(asyncio.get_running_loop().time())

@@ -7,7 +7,7 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -19,6 +19,7 @@ from rorqual.config.http import HttpConfig
 from rorqual.config.server import ServerConfig
 from rorqual.errors import ConfigError
 from rorqual.platform.buckets import address_group
+from rorqual.server.answering import READER
 from rorqual.server.door import Door
 from rorqual.server.guard import Guard
 from rorqual.server.services import Services
@@ -58,6 +59,7 @@ class WatchedReader(HttpToolsProtocol):
     write_seconds = 30.0
     _reader_timer: asyncio.TimerHandle | None = None
     _taken: int | None = None
+    _when_gone: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -67,6 +69,26 @@ class WatchedReader(HttpToolsProtocol):
         if self._reader_timer is not None:
             self._reader_timer.cancel()
         super().connection_lost(exc)
+        if self._when_gone is not None:
+            self._when_gone()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[READER] = self  # type: ignore[typeddict-unknown-key]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether what is sent vanishes."""
+        return self.transport.is_closing()
+
+    def call_when_gone(self, callback: Callable[[], object] | None) -> None:
+        """What to do when the connection is lost."""
+        self._when_gone = callback
+        if callback is None:
+            return
+        self.flow.resume_reading()  # it stops at a large body, and who does not read hears nothing
+        if self.is_gone:  # it may have been lost already
+            self.loop.call_soon(callback)
 
     def _look_at_reader(self) -> None:
         """Compares with the last look, if something has been waiting since then."""
@@ -152,11 +174,6 @@ def bounded_protocol(http: HttpConfig, at_door: Door) -> type[HttpToolsProtocol]
                     return
             self._set_timer(http.header_seconds)
 
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            transport = self.transport
-            self.scope["rorqual.is_gone"] = transport.is_closing  # type: ignore[typeddict-unknown-key]
-
         def connection_lost(self, exc: Exception | None) -> None:
             self._clear_timer()
             if self._group is not None:
@@ -169,12 +186,15 @@ def bounded_protocol(http: HttpConfig, at_door: Door) -> type[HttpToolsProtocol]
         def data_received(self, data: bytes) -> None:
             if self._in_headers:
                 self._header_bytes += len(data)
-                if self._timer is None:
-                    self._set_timer(http.header_seconds)
             super().data_received(data)
-            # Only now: a body that came in the same packet is the guard's to measure and to refuse.
-            if self._in_headers and self._header_bytes > http.max_header_bytes:
+            # Only now: what came whole needs no deadline, and a body that came in the same packet
+            # is the guard's to measure and to refuse.
+            if not self._in_headers:
+                self._set_timer(http.body_seconds)
+            elif self._header_bytes > http.max_header_bytes:
                 self.transport.abort()
+            elif self._header_bytes:
+                self._set_timer(http.header_seconds)
 
         def on_headers_complete(self) -> None:
             self._in_headers = False
@@ -182,7 +202,7 @@ def bounded_protocol(http: HttpConfig, at_door: Door) -> type[HttpToolsProtocol]
             if size > http.max_header_bytes:
                 self.transport.abort()
                 return
-            self._set_timer(http.body_seconds)
+            self._clear_timer()
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
@@ -191,8 +211,9 @@ def bounded_protocol(http: HttpConfig, at_door: Door) -> type[HttpToolsProtocol]
             super().on_message_complete()
 
         def _set_timer(self, seconds: float) -> None:
-            self._clear_timer()
-            self._timer = self.loop.call_later(seconds, self._too_slow)
+            """Unless it runs already: it is not put off by what comes."""
+            if self._timer is None and not self.transport.is_closing():
+                self._timer = self.loop.call_later(seconds, self._too_slow)
 
         def _clear_timer(self) -> None:
             if self._timer is not None:

@@ -60,8 +60,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._asked = False  # an answer is due, or its end
         self._reply: asyncio.Future[Reply] | None = None  # until it is there
         self._on_events: OnEvents | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._heard_seconds = 0.0
+        self._timer: asyncio.TimerHandle | None = None  # until the end of the patience, or sooner
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._patience_seconds = self._heard_seconds = 0.0
         self._header_bytes = 0
         self._forget()
 
@@ -184,8 +185,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._is_done:  # what is left is the end: then the connection can be used again
             self._body.clear()
             if not was_done:
-                self._unwatch()
-                self._timer = self._loop.call_later(_END_SECONDS, self.close)
+                self._end_timer = self._loop.call_later(_END_SECONDS, self.close)
 
     def _read_events(self, on_events: OnEvents) -> None:
         if not (self._has_lines or self._is_whole):
@@ -209,6 +209,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _set_free(self) -> None:
         self._asked, self._on_events = False, None
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
         if not self._stays_open:
             self.close()
             return
@@ -221,26 +224,31 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._closed = True
         self._on_events = None
-        self._unwatch()
+        for timer in (self._timer, self._end_timer):
+            if timer is not None:
+                timer.cancel()
         self._transport.abort()
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(error)
         self._on_lost(self)
 
-    def _watch(self, silence_seconds: float) -> None:
-        """Hangs up when nothing was heard for so long, from now on."""
-        self._unwatch()
+    def _watch(self, patience_seconds: float) -> None:
+        """Hangs up when nothing was heard for so long, from now on.
+
+        The timer runs on from one request to the next: to set one for each costs more than to look
+        now and then.
+        """
         self._heard_seconds = time.monotonic()
-        self._timer = self._loop.call_later(silence_seconds, self._look, silence_seconds)
+        self._patience_seconds = patience_seconds
+        if self._timer is None:
+            self._look_in(patience_seconds)
 
-    def _look(self, silence_seconds: float) -> None:
-        left = self._heard_seconds + silence_seconds - time.monotonic()
+    def _look_in(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(min(seconds, self._idle_seconds), self._look)
+
+    def _look(self) -> None:
+        left = self._heard_seconds + self._patience_seconds - time.monotonic()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look, silence_seconds)
+            self._look_in(left)
         else:
-            self._fail(TimeoutError(f"the upstream was silent for {silence_seconds:g} s"))
-
-    def _unwatch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._fail(TimeoutError(f"the upstream was silent for {self._patience_seconds:g} s"))
