@@ -41,13 +41,13 @@ class Client:
         rng, ledger = self.rng, self.platform.ledger
         prompt, limit = rng.randrange(1, 200), rng.randrange(1, 60)
         try:
-            ledger.reserve(
+            ledger.submit_reserve(  # as the server does, not synced
                 request_id,
                 rng.choice(self.users),
                 "whale",
                 prompt_tokens=prompt,
                 max_output_tokens=limit,
-            )
+            ).result()
         except InsufficientBalance:
             return
         self.say(f"reserved {request_id}")

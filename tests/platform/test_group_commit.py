@@ -117,6 +117,23 @@ def test_nobody_waits_for_the_sync_of_others(database: Database, disk: Disk) -> 
     assert len(disk.synced_bytes) == 2, "those who came meanwhile share one"
 
 
+def test_what_is_committed_does_not_wait_for_another_process(
+    database: Database, disk: Disk, tmp_path: Path
+) -> None:
+    disk.go.clear()
+    first = database.submit(add)
+    assert disk.begun.wait(20)
+    committed = database.submit_small(add)
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    late = database.submit(add)
+    disk.go.set()
+    assert [first.result(20), committed.result(20)] == [1, 1] and not late.done()
+    other.execute("COMMIT")
+    other.close()
+    assert late.result(20) == 1
+
+
 def test_an_unsynced_operation_is_answered_before_the_sync_of_its_neighbour(
     database: Database, disk: Disk
 ) -> None:
@@ -141,13 +158,22 @@ def test_an_unsynced_operation_is_answered_before_the_sync_of_its_neighbour(
 def test_a_disk_that_fails_is_told_to_those_who_wait_for_it(
     database: Database, disk: Disk, small: bool
 ) -> None:
+    """And nothing is taken after that: the next sync would not write what this one has not."""
     disk.error = OSError(errno.EIO, "Input/output error")
     submit = database.submit_small if small else database.submit
     with pytest.raises(CapacityError, match="Input/output error"):
         submit(add).result(20)
-    assert database.write(add, synced=False) == 1, "it is committed"
+    before = rows(database)
     disk.error = None
-    assert database.write(add) == 1
+    for synced in (False, True):
+        for again in (database.submit_small, database.submit):
+            with pytest.raises(CapacityError, match="start the server again"):
+                again(add, synced=synced).result(20)
+    assert rows(database) == before
+    database.close()
+    other = Database(DatabaseConfig(url=str(database.url)))
+    assert other.write(add) == 1
+    other.close()
 
 
 def test_what_waits_for_the_disk_when_it_is_closed_is_still_synced(

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -31,7 +32,7 @@ from rorqual.platform.errors import Busy
 from rorqual.platform.statements import run_text
 
 T = TypeVar("T")
-_PRAGMAS: Final = ("synchronous=NORMAL", "wal_autocheckpoint=0", "busy_timeout=0")
+_PRAGMAS: Final = ("busy_timeout=0", "synchronous=NORMAL", "wal_autocheckpoint=0")
 _fdatasync: Final = getattr(os, "fdatasync", os.fsync)  # not everywhere
 _CHECKPOINT_OPERATIONS: Final = 128  # of some eight pages of 4 KB each
 
@@ -58,11 +59,8 @@ class LogFile:
             os.close(self._descriptor)
 
     def sync(self) -> None:
-        """Until everything that was written to it before is on disk; Busy where the disk fails."""
-        try:
-            _fdatasync(self._descriptor)
-        except OSError as error:
-            raise _busy(f"{error.strerror}", error) from error
+        """Until everything that was written to it before is on disk; OSError where that fails."""
+        _fdatasync(self._descriptor)
 
 
 @dataclass(slots=True)
@@ -100,6 +98,7 @@ class GroupCommitWriter:
         self._writing = threading.Lock()  # whoever holds it writes, with this connection:
         self._connection: Connection | None = None
         self._log: LogFile | None = None
+        self._failure: Busy | None = None  # of a sync, once there was one
         self._num_unmoved = 0  # operations in the log
         self.num_commits = 0
         self.num_operations = 0
@@ -124,7 +123,7 @@ class GroupCommitWriter:
 
         The caller's thread does it, in a fraction of a millisecond, and does not wait.
         """
-        if self._num_waiting or not self._writing.acquire(blocking=False):
+        if self._num_waiting or self._failure or not self._writing.acquire(blocking=False):
             return None
         operation = _Operation(run, Future(), synced)
         try:
@@ -145,7 +144,7 @@ class GroupCommitWriter:
                 if not self._closed:
                     self._queue.put(operation)
                     return operation.future
-            _sync([operation])
+            self._sync([operation])
         operation.deliver()
         return operation.future
 
@@ -173,24 +172,32 @@ class GroupCommitWriter:
             return None
 
     def _begin(self) -> Connection:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._engine.connect()
-            for pragma in _PRAGMAS:
-                run_text(connection, f"PRAGMA {pragma}")
+        connection = self._connection or self._connect()
         run_text(connection, "BEGIN IMMEDIATE")
         if self._log is None:  # there is one from here on
             ((_, _, path), *_) = run_text(connection, "PRAGMA database_list").fetchall()
             self._log = LogFile(f"{path}-wal")
         return connection
 
-    def _begin_patiently(self) -> Connection:
+    def _connect(self) -> Connection:
+        connection = self._engine.connect()
+        try:
+            for pragma in _PRAGMAS:
+                run_text(connection, f"PRAGMA {pragma}")
+        except BaseException:
+            discard(connection)
+            raise
+        self._connection = connection
+        return connection
+
+    def _begin_patiently(self, before_waiting: Callable[[], None]) -> Connection:
         """`_begin`, which waits for other processes that write."""
         try:
             return self._begin()
         except SQLAlchemyError as error:
             if not _is_locked(error) or self._connection is None:
                 raise
+        before_waiting()
         run_text(self._connection, f"PRAGMA busy_timeout={self._lock_timeout_ms}")
         try:
             return self._begin()
@@ -216,8 +223,9 @@ class GroupCommitWriter:
             self._leave()
 
     def _leave(self) -> None:
-        discard(self._connection)
-        self._connection = self._log = None
+        connection, self._connection, self._log = self._connection, None, None
+        with contextlib.suppress(Exception):  # it is given up, whatever it says to that
+            discard(connection)
 
     def _move_log(self) -> None:
         """Moves the log into the database and begins the next one.
@@ -234,8 +242,9 @@ class GroupCommitWriter:
             (version,) = run_text(connection, "PRAGMA user_version").fetchone()
             # A write that changes nothing.
             run_text(connection, f"PRAGMA user_version={version}")
-        except SQLAlchemyError:
-            return
+        except Exception as error:
+            if not _is_locked(error):
+                self._leave()
 
     # The thread
 
@@ -243,24 +252,50 @@ class GroupCommitWriter:
         while (first := self._queue.get()) is not None:
             batch = [first]
             is_last = not self._gather(batch)
+            written = [operation for operation in batch if operation.log is not None]
             waiting = [operation for operation in batch if operation.log is None]
             if waiting:
                 with self._writing:
-                    self._write(waiting)
+                    self._write(waiting, partial(self._answer, written))
                 with self._lock:
                     self._num_waiting -= len(waiting)
-            unsynced = [operation for operation in batch if operation.is_unsynced]
-            for operation in batch:
-                if not operation.is_unsynced:
-                    operation.deliver()
-            _sync(unsynced)
-            for operation in unsynced:
-                operation.deliver()
+            self._answer(written)
+            self._answer(waiting)
             if self._num_unmoved >= _CHECKPOINT_OPERATIONS:
                 with self._writing:
                     self._move_log()
             if is_last:
                 return
+
+    def _answer(self, operations: list[_Operation]) -> None:
+        """Syncs for those who want it, and empties the list."""
+        for operation in operations:
+            if not operation.is_unsynced:
+                operation.deliver()
+        unsynced = [operation for operation in operations if operation.is_unsynced]
+        operations.clear()
+        self._sync(unsynced)
+        for operation in unsynced:
+            operation.deliver()
+
+    def _sync(self, operations: Sequence[_Operation]) -> None:
+        """After one that failed nobody knows what is on disk, and the next would succeed without
+        having written it: so nothing is taken any more, until this is opened again."""
+        for log in {operation.log for operation in operations}:
+            try:
+                assert log is not None, "it was committed"
+                if self._failure is None:
+                    log.sync()
+            except BaseException as error:
+                reason = (error.strerror if isinstance(error, OSError) else None) or repr(error)
+                self._failure = Busy(
+                    f"database: its log could not be synced ({reason}), so nothing more is taken; "
+                    "see to the disk, then start the server again",
+                    10.0,
+                )
+                self._failure.__cause__ = error
+        for operation in operations:
+            operation.error = self._failure
 
     def _gather(self, batch: list[_Operation]) -> bool:
         """Adds what else there is to do; False if that is the end."""
@@ -274,9 +309,12 @@ class GroupCommitWriter:
             batch.append(operation)
         return True
 
-    def _write(self, operations: Sequence[_Operation]) -> None:
+    def _write(self, operations: Sequence[_Operation], before_waiting: Callable[[], None]) -> None:
+        """before_waiting: what is due before another process is waited for."""
         try:
-            connection = self._begin_patiently()
+            if self._failure is not None:
+                raise self._failure
+            connection = self._begin_patiently(before_waiting)
             self._run_first(connection, operations[0])
             for operation in operations[1:]:
                 self._run_more(connection, operation)
@@ -303,16 +341,6 @@ class GroupCommitWriter:
             operation.error = error
             run_text(connection, "ROLLBACK TO operation")
         run_text(connection, "RELEASE operation")
-
-
-def _sync(operations: Sequence[_Operation]) -> None:
-    for log in {operation.log for operation in operations}:
-        assert log is not None, "it was committed"
-        try:
-            log.sync()
-        except Busy as error:
-            for operation in operations:
-                operation.error = operation.error or error
 
 
 def _busy(reason: str, error: BaseException) -> Busy:

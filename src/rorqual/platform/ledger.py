@@ -136,7 +136,7 @@ class Ledger:
         outcome: Outcome = "finished",
     ) -> Settlement:
         """Charges what was logged (after logging `counts`, if given) and returns the rest."""
-        return self._database.write(self._settle_operation(request_id, counts, outcome))
+        return self.submit_settle(request_id, counts, outcome=outcome).result()
 
     def submit_settle(
         self,

@@ -236,7 +236,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Hangs up when nothing was heard for so long, from now on.
 
         The timer runs on from one request to the next: to set one for each costs more than to look
-        now and then.
+        every idle_seconds (a patience shorter than that may be noticed that much later).
         """
         self._heard_seconds = time.monotonic()
         self._patience_seconds = patience_seconds
