@@ -312,6 +312,31 @@ def test_a_full_queue_refuses_at_once_but_not_the_modest(make: MakeAdmission) ->
     assert modest.running
 
 
+@pytest.mark.parametrize("how", ["refused", "asked", "displaced", "too late"])
+def test_it_is_calm_until_somebody_is_refused_and_some_seconds_later(
+    make: MakeAdmission, clock: ManualClock, how: str
+) -> None:
+    admission = make(max_running=1, max_queued=2, max_per_account=3, quantum_tokens=10)
+    for _ in range(3):
+        admission.enter(job("crowd", 10, max_wait_seconds=5.0))
+        admission.tick()
+    assert admission.is_calm, "waiting is no refusal"
+    if how == "refused":
+        with pytest.raises(ConcurrencyLimited):
+            admission.enter(job("crowd", 10))
+    elif how == "asked":
+        with pytest.raises(ConcurrencyLimited):
+            admission.check("crowd", "127.0.0.1")
+    elif how == "displaced":
+        admission.enter(job("modest", 10))
+    else:
+        clock.advance(5.0)
+        admission.tick()
+    assert not admission.is_calm
+    clock.advance(60.0)
+    assert admission.is_calm
+
+
 def test_queued_tokens_are_capped(make: MakeAdmission) -> None:
     admission = make(max_running=1, max_queued_tokens=2500, initial_tokens_per_second=1e6)
     admission.enter(job("a"))

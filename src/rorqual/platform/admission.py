@@ -167,6 +167,7 @@ class Admission:
                 )
             if displaced is not None:
                 self._unqueue(displaced)
+                self._refused_seconds = now
             self._accounts.spend(job.account_id, cost, now)
             self._addresses.spend(group, cost, now)
             started = self._pump()
@@ -220,6 +221,7 @@ class Admission:
             late = [e.item for e in self._queue_order() if e.item.deadline_seconds <= now]
             for ticket in late:
                 self._unqueue(ticket)
+                self._refused_seconds = now
             self.ladder.update(self._load())
             started = self._pump()
             wait = self._wait_seconds(None)
