@@ -110,10 +110,11 @@ def test_nobody_waits_for_the_sync_of_others(database: Database, disk: Disk) -> 
     assert disk.begun.wait(20)
     small = database.submit_small(add, synced=False)
     assert small.done() and small.result() == 1
-    both = [database.submit_small(add) for _ in range(2)]
-    assert rows(database) == 4 and not any(future.done() for future in [first, *both])
+    rest = [database.submit_small(add) for _ in range(2)]
+    assert rows(database) == 4 and not any(future.done() for future in [first, *rest])
+    rest += [database.submit(add), database.submit(add)]  # run by the thread
     disk.go.set()
-    assert [future.result(20) for future in [first, *both]] == [1, 1, 1]
+    assert [future.result(20) for future in [first, *rest]] == [1] * 5
     assert len(disk.synced_bytes) == 2, "those who came meanwhile share one"
 
 

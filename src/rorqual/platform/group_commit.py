@@ -259,8 +259,7 @@ class GroupCommitWriter:
                     self._write(waiting, partial(self._answer, written))
                 with self._lock:
                     self._num_waiting -= len(waiting)
-            self._answer(written)
-            self._answer(waiting)
+            self._answer([*written, *waiting])
             if self._num_unmoved >= _CHECKPOINT_OPERATIONS:
                 with self._writing:
                     self._move_log()
