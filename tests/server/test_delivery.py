@@ -207,7 +207,7 @@ def test_what_another_server_settled_is_not_delivered(
     settle = ledger.submit_settle
 
     def settle_late(request_id: str, *given: Any, **named: Any) -> "Future[Any]":
-        ledger.settle(request_id, outcome="interrupted")
+        settle(request_id, outcome="interrupted").result()
         return settle(request_id, *given, **named)
 
     monkeypatch.setattr(ledger, "submit_settle", settle_late)
