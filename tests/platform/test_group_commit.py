@@ -58,6 +58,14 @@ def add(connection: Connection) -> int:
     return connection.execute(text("INSERT INTO t VALUES (1)")).rowcount
 
 
+def broken(connection: Connection) -> int:
+    """Its connection breaks under it."""
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    raw.close()
+    return add(connection)
+
+
 def rows(database: Database) -> int:
     return database.read(lambda c: c.execute(text("SELECT count(*) FROM t")).scalar_one())
 
@@ -240,12 +248,6 @@ def test_a_small_operation_whose_connection_breaks_takes_another(
 ) -> None:
     """And its log, which may be another file: who looks after the disk compares them."""
 
-    def broken(connection: Connection) -> int:
-        raw = connection.connection.driver_connection
-        assert raw is not None
-        raw.close()
-        return add(connection)
-
     with pytest.raises(Exception, match="closed"):
         database.submit_small(broken).result(20)
     assert database.submit_small(add).result(20) == 1
@@ -292,12 +294,6 @@ def test_who_cannot_have_a_connection_is_told_and_may_ask_again(
 ) -> None:
     def refuse() -> Connection:
         raise OperationalError("connect", None, Exception("no more files"))
-
-    def broken(connection: Connection) -> int:
-        raw = connection.connection.driver_connection
-        assert raw is not None
-        raw.close()
-        return add(connection)
 
     with pytest.raises(Exception, match="closed"):
         database.submit_small(broken).result(20)

@@ -73,7 +73,7 @@ class _Operation:
     log: LogFile | None = None  # what it was committed to
 
     @property
-    def is_unsynced(self) -> bool:
+    def wants_sync(self) -> bool:
         return self.synced and self.error is None
 
     def deliver(self) -> None:
@@ -138,7 +138,7 @@ class GroupCommitWriter:
                 self._take_back(connection)
         finally:
             self._writing.release()
-        if operation.is_unsynced:
+        if operation.wants_sync:
             operation.future.set_running_or_notify_cancel()
             with self._lock:
                 if not self._closed:
@@ -269,12 +269,12 @@ class GroupCommitWriter:
     def _answer(self, operations: list[_Operation]) -> None:
         """Syncs for those who want it, and empties the list."""
         for operation in operations:
-            if not operation.is_unsynced:
+            if not operation.wants_sync:
                 operation.deliver()
-        unsynced = [operation for operation in operations if operation.is_unsynced]
+        waiting = [operation for operation in operations if operation.wants_sync]
         operations.clear()
-        self._sync(unsynced)
-        for operation in unsynced:
+        self._sync(waiting)
+        for operation in waiting:
             operation.deliver()
 
     def _sync(self, operations: Sequence[_Operation]) -> None:
