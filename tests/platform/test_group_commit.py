@@ -1,11 +1,13 @@
 """Which commits are synced, who writes them, and what shares one."""
 
+import asyncio
 import errno
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,77 @@ def test_nobody_waits_for_the_sync_of_others(database: Database, disk: Disk) -> 
     disk.go.set()
     assert [future.result(20) for future in [first, *rest]] == [1] * 5
     assert len(disk.synced_bytes) == 2, "those who came meanwhile share one"
+
+
+def test_an_event_loop_sends_for_one_sync_when_it_is_done(database: Database, disk: Disk) -> None:
+    async def settle_twice() -> list[int]:
+        both = [database.submit_small(add) for _ in range(2)]
+        assert not disk.begun.wait(0.05), "the thread would only wait for this one"
+        return await asyncio.gather(*map(asyncio.wrap_future, both))
+
+    assert asyncio.run(settle_twice()) == [1, 1]
+    assert len(disk.synced_bytes) == 1
+
+
+def test_an_event_loop_that_waits_by_standing_still_is_answered(
+    database: Database, disk: Disk
+) -> None:
+    async def stand_still() -> tuple[int, BaseException | None]:
+        result = database.submit_small(add).result(20)
+        return result, database.submit_small(add).exception(20)
+
+    assert asyncio.run(stand_still()) == (1, None)
+    assert len(disk.synced_bytes) == 2
+
+
+def test_a_loop_that_ended_is_not_relied_on_by_the_next(database: Database, disk: Disk) -> None:
+    first = asyncio.new_event_loop()
+    left: list[Future[int]] = []
+
+    def leave() -> None:
+        first.stop()
+        left.append(database.submit_small(add))  # what it calls soon is never called
+
+    first.call_soon(leave)
+    first.run_forever()
+    first.close()
+    assert not disk.begun.wait(0.05)
+
+    async def settle() -> int:
+        return await asyncio.wait_for(asyncio.wrap_future(database.submit_small(add)), 20)
+
+    assert asyncio.run(settle()) == 1
+    assert left[0].result(0) == 1 and len(disk.synced_bytes) == 1
+
+
+def test_a_thread_does_not_wait_for_the_loop_of_another(database: Database, disk: Disk) -> None:
+    synced = threading.Event()
+
+    def settle() -> None:
+        database.submit_small(add).add_done_callback(lambda _: synced.set())
+
+    async def stand_still() -> bool:
+        first = database.submit_small(add)
+        thread = threading.Thread(target=settle)
+        thread.start()
+        is_synced = synced.wait(20)
+        thread.join()
+        return is_synced and first.done()
+
+    assert asyncio.run(stand_still())
+
+
+def test_what_a_stopped_event_loop_has_left_is_synced_at_the_end(
+    database: Database, disk: Disk
+) -> None:
+    left: list[Future[int]] = []
+
+    async def leave() -> None:
+        left.append(database.submit_small(add))
+        database.close()  # before the loop has sent for it
+
+    asyncio.run(leave())
+    assert left[0].result(0) == 1 and len(disk.synced_bytes) == 1
 
 
 def test_what_is_committed_does_not_wait_for_another_process(

@@ -8,22 +8,24 @@ until the next sync, which carries all before it.
 
 Operations are run by that thread, whatever has gathered in one transaction (a failing one takes
 back only itself); a small one by its caller, if nobody writes at the moment: the way to the thread
-and back costs several times what SQLite does. Both write with one connection, in turns: a second
-one would read again every page that the first has changed. So that no caller has to sync, the
-thread also moves the log into the database, and writes what begins the next log, which SQLite syncs
-whatever it was told.
+and back costs several times what SQLite does. An event loop tells the thread of such a one when it
+has done what else it has to do: sooner, the two would only wait for each other. Both write with one
+connection, in turns: a second one would read again every page that the first has changed. So that
+no caller has to sync, the thread also moves the log into the database, and writes what begins the
+next log, which SQLite syncs whatever it was told.
 """
 
+import asyncio
 import contextlib
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -83,6 +85,25 @@ class _Operation:
             self.future.set_exception(named_failure(self.error))
 
 
+class _Unsynced(Future[Any]):
+    """Of what was run at once. Whoever waits for it sends for the sync, which an event loop does
+    only after what it is doing, perhaps just that."""
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not self.done():
+            self._send()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if not self.done():
+            self._send()
+        return super().exception(timeout)
+
+
 class GroupCommitWriter:
     """Runs operations of many threads in shared transactions, in the order they came."""
 
@@ -90,8 +111,11 @@ class GroupCommitWriter:
         self._engine = engine
         self._max_operations = max_operations
         self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
-        # What the thread has to do: operations, those that were run and want to be synced, the end.
-        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
+        # What the thread has to do; "sync": `_unsynced`, which were run by their callers.
+        self._queue: queue.SimpleQueue[_Operation | Literal["sync", "end"]] = queue.SimpleQueue()
+        self._unsynced: list[_Operation] = []
+        self._sender: asyncio.AbstractEventLoop | None = None  # who will send for their sync
+        self._syncing = threading.Lock()
         self._lock = threading.Lock()
         self._num_waiting = 0  # operations of the queue that were not run yet
         self._closed = False
@@ -125,7 +149,7 @@ class GroupCommitWriter:
         """
         if self._num_waiting or self._failure or not self._writing.acquire(blocking=False):
             return None
-        operation = _Operation(run, Future(), synced)
+        operation = _Operation(run, _Unsynced(partial(self._queue.put, "sync")), synced)
         try:
             connection = None if self._closed else self._begin_at_once()
             if connection is None:
@@ -138,22 +162,37 @@ class GroupCommitWriter:
                 self._take_back(connection)
         finally:
             self._writing.release()
-        if operation.wants_sync:
-            operation.future.set_running_or_notify_cancel()
-            with self._lock:
-                if not self._closed:
-                    self._queue.put(operation)
-                    return operation.future
-            self._sync([operation])
-        operation.deliver()
+        if not operation.wants_sync:
+            operation.deliver()
+        elif not self._hand_over(operation):
+            self._answer([operation])
         return operation.future
+
+    def _hand_over(self, operation: _Operation) -> bool:
+        """Leaves its sync to the thread; False if that has ended."""
+        operation.future.set_running_or_notify_cancel()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        with self._lock:
+            if self._closed:
+                return False
+            is_sent = bool(self._unsynced) and self._sender is loop
+            self._unsynced.append(operation)
+            self._sender = loop
+        if loop is None:
+            self._queue.put("sync")
+        elif not is_sent:
+            loop.call_soon(self._queue.put, "sync")
+        return True
 
     def close(self) -> None:
         """Commits and syncs what was submitted, then ends the thread."""
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._queue.put(None)
+                self._queue.put("end")
         self._thread.join()
         with self._writing:
             if self._connection is not None:
@@ -249,11 +288,11 @@ class GroupCommitWriter:
     # The thread
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            is_last = not self._gather(batch)
-            written = [operation for operation in batch if operation.log is not None]
-            waiting = [operation for operation in batch if operation.log is None]
+        is_last = False
+        while not is_last:
+            waiting, is_last = self._gather()
+            with self._lock:
+                written, self._unsynced = self._unsynced, []
             if waiting:
                 with self._writing:
                     self._write(waiting, partial(self._answer, written))
@@ -263,8 +302,6 @@ class GroupCommitWriter:
             if self._num_unmoved >= _CHECKPOINT_OPERATIONS:
                 with self._writing:
                     self._move_log()
-            if is_last:
-                return
 
     def _answer(self, operations: list[_Operation]) -> None:
         """Syncs for those who want it, and empties the list."""
@@ -273,40 +310,38 @@ class GroupCommitWriter:
                 operation.deliver()
         waiting = [operation for operation in operations if operation.wants_sync]
         operations.clear()
-        self._sync(waiting)
+        failure = self._sync({operation.log for operation in waiting})
         for operation in waiting:
+            operation.error = failure
             operation.deliver()
 
-    def _sync(self, operations: Sequence[_Operation]) -> None:
+    def _sync(self, logs: Collection[LogFile | None]) -> Busy | None:
         """After one that failed nobody knows what is on disk, and the next would succeed without
         having written it: so nothing is taken any more, until this is opened again."""
-        for log in {operation.log for operation in operations}:
-            try:
-                assert log is not None, "it was committed"
-                if self._failure is None:
-                    log.sync()
-            except BaseException as error:
-                reason = (error.strerror if isinstance(error, OSError) else None) or repr(error)
-                self._failure = Busy(
-                    f"database: its log could not be synced ({reason}), so nothing more is taken; "
-                    "see to the disk, then start the server again",
-                    10.0,
-                )
-                self._failure.__cause__ = error
-        for operation in operations:
-            operation.error = self._failure
+        with self._syncing:  # of two at once, the system might tell only one that it fails
+            for log in logs:
+                try:
+                    assert log is not None, "it was committed"
+                    if self._failure is None:
+                        log.sync()
+                except BaseException as error:
+                    self._failure = _unsynced(error)
+            return self._failure
 
-    def _gather(self, batch: list[_Operation]) -> bool:
-        """Adds what else there is to do; False if that is the end."""
-        while len(batch) < self._max_operations:
+    def _gather(self) -> tuple[list[_Operation], bool]:
+        """Waits for something to do; the operations to be run, and whether it is the end."""
+        waiting: list[_Operation] = []
+        wanted = self._queue.get()
+        while wanted != "end":
+            if wanted != "sync":
+                waiting.append(wanted)
             try:
-                operation = self._queue.get_nowait()
+                if len(waiting) == self._max_operations:
+                    break
+                wanted = self._queue.get_nowait()
             except queue.Empty:
-                return True
-            if operation is None:
-                return False
-            batch.append(operation)
-        return True
+                break
+        return waiting, wanted == "end"
 
     def _write(self, operations: Sequence[_Operation], before_waiting: Callable[[], None]) -> None:
         """before_waiting: what is due before another process is waited for."""
@@ -340,6 +375,17 @@ class GroupCommitWriter:
             operation.error = error
             run_text(connection, "ROLLBACK TO operation")
         run_text(connection, "RELEASE operation")
+
+
+def _unsynced(error: BaseException) -> Busy:
+    reason = (error.strerror if isinstance(error, OSError) else None) or repr(error)
+    busy = Busy(
+        f"database: its log could not be synced ({reason}), so nothing more is taken; see to the "
+        "disk, then start the server again",
+        10.0,
+    )
+    busy.__cause__ = error
+    return busy
 
 
 def _busy(reason: str, error: BaseException) -> Busy:
