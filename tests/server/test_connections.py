@@ -1,15 +1,22 @@
 """What strangers may do to the listener: floods, slow senders, foreign pages, odd requests."""
 
+import asyncio
 import contextlib
+import itertools
 import socket
 import time
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Router
 
 from rorqual.config.server import ServerConfig
 from rorqual.errors import ConfigError
 from rorqual.server import serving
+from rorqual.server.endpoints import Endpoint, EndpointRouter
 from rorqual.server.serving import check_bind
 from tests.server.conftest import MODEL, Running, ServerFactory
 
@@ -186,3 +193,40 @@ def test_an_open_bind_needs_accounts_and_encryption(fields: dict, refused: str |
         return
     with pytest.raises(ConfigError, match=refused):
         check_bind(config)
+
+
+def test_the_router_finds_what_starlette_finds() -> None:
+    """Paths without parameters are looked up, unless an earlier one with parameters takes them."""
+
+    def endpoint(method: str, path: str) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            return Response(f"{method} {path} {request.path_params}")
+
+        return Endpoint(method, path, answer, "")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        yield
+
+    points = [
+        endpoint("GET", "/a"), endpoint("GET", "/a"), endpoint("POST", "/a"),
+        endpoint("GET", "/b/{name}"), endpoint("GET", "/b/c"), endpoint("POST", "/b/c"),
+        endpoint("GET", "/{rest:path}"),
+    ]  # fmt: skip
+    ours = EndpointRouter(points, lifespan)
+    theirs = Router([point.route() for point in points], redirect_slashes=False)
+
+    async def asked(router: Router, method: str, path: str) -> tuple[int, str, str | None]:
+        transport = httpx.ASGITransport(router)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            answer = await http.request(method, path)
+            return answer.status_code, answer.text, answer.headers.get("allow")
+
+    seen: list[str] = []
+    for method, path in itertools.product(
+        ("GET", "HEAD", "POST", "PUT"), ("/a", "/a/", "/b/c", "/b/d", "/b", "/", "//a", "/a%2f")
+    ):
+        found = asyncio.run(asked(ours, method, path))
+        assert found == asyncio.run(asked(theirs, method, path)), (method, path)
+        seen.append(found[1])
+    assert "GET /a {}" in seen and "GET /b/{name} {'name': 'c'}" in seen and "POST /b/c {}" in seen

@@ -11,6 +11,7 @@ import functools
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, String, Table
@@ -25,7 +26,7 @@ _INSERT: Final = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     text: str
-    names: Sequence[str] | None  # of the values by position; None where they go by name
+    in_order: Callable[[Mapping[str, Any]], Any] | None  # None: values go by name
     fixed: dict[str, Any]  # values that are part of the statement
     make_row: Callable[[Any], Any] | None
 
@@ -58,11 +59,9 @@ class Statement:
         return None if row is None else compiled.make_row(row)
 
     def _run(self, connection: Connection, compiled: _Compiled, values: Mapping[str, Any]) -> Any:
-        filled = {**compiled.fixed, **values}
-        names = compiled.names
-        return run_text(
-            connection, compiled.text, filled if names is None else [filled[name] for name in names]
-        )
+        filled = {**compiled.fixed, **values} if compiled.fixed else values
+        in_order = compiled.in_order
+        return run_text(connection, compiled.text, in_order(filled) if in_order else filled)
 
     def _for(self, connection: Connection) -> _Compiled:
         name = connection.dialect.name
@@ -88,7 +87,16 @@ class Statement:
         fields = [column.key for column in columns]
         fixed = {name: value for name, value in made.params.items() if isinstance(value, str | int)}
         make_row = namedtuple("Row", fields)._make if fields else None
-        return _Compiled(made.string, made.positiontup, fixed, make_row)
+        return _Compiled(made.string, _picker(made.positiontup), fixed, make_row)
+
+
+def _picker(names: Sequence[str] | None) -> Callable[[Mapping[str, Any]], Any] | None:
+    """Puts named values in this order."""
+    if names is None:
+        return None
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: [values[name] for name in names]  # an itemgetter of one makes no list
 
 
 def insert_if_absent(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Router
 
 from rorqual.server.app.account_api import AccountApi
 from rorqual.server.app.conversation_api import ConversationApi
@@ -17,7 +16,7 @@ from rorqual.server.app.money_api import MoneyApi
 from rorqual.server.app.pages import Pages
 from rorqual.server.app.run_keeper import RunKeeper
 from rorqual.server.app.tutor_api import TutorApi
-from rorqual.server.endpoints import Endpoint, openapi_document
+from rorqual.server.endpoints import Endpoint, EndpointRouter, openapi_document
 from rorqual.server.guard import Guard
 from rorqual.server.health import Health
 from rorqual.server.pairing import Pairing
@@ -41,7 +40,6 @@ def create_app(services: Services, pairing: Pairing | None = None) -> Guard:
     described = Endpoint("GET", "/openapi.json", openapi, "This document.", needs_key=False)
     pages = Pages(services).endpoints()  # the last of them takes every path that is left
     paired = [] if pairing is None else [pairing.endpoint()]
-    routes = [point.route() for point in [*endpoints, described, *paired, *pages]]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -58,7 +56,7 @@ def create_app(services: Services, pairing: Pairing | None = None) -> Guard:
 
     generating = [point.path for point in endpoints if point.generates]
     # A bare router: errors are the guard's, which knows each format's shape.
-    router = Router(routes, lifespan=lifespan, redirect_slashes=False)
+    router = EndpointRouter([*endpoints, described, *paired, *pages], lifespan)
     return Guard(router, services, generating=generating)
 
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from rorqual import __version__
 
@@ -61,6 +61,30 @@ class Endpoint:
     def route(self) -> Route:
         """For Starlette."""
         return Route(self.path, _Handling(self), methods=[self.method])
+
+
+class EndpointRouter(Router):
+    """Starlette's router, which tries one path after another; paths without parameters are found at
+    once."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], lifespan: Lifespan[Any]) -> None:
+        routes = [point.route() for point in endpoints]
+        super().__init__(routes, lifespan=lifespan, redirect_slashes=False)
+        self._exact: dict[tuple[str, str], ASGIApp] = {}
+        for number, (point, route) in enumerate(zip(endpoints, routes, strict=True)):
+            before = [one for one in routes[:number] if point.method in (one.methods or ())]
+            taken = any(one.path_regex.match(point.path) for one in before)
+            if "{" not in point.path and not taken:
+                self._exact[point.method, point.path] = route.app
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request to its endpoint."""
+        if scope["type"] == "http" and not scope.get("root_path"):
+            found = self._exact.get((scope["method"], scope["path"]))
+            if found is not None:
+                await found(scope, receive, send)
+                return
+        await super().app(scope, receive, send)
 
 
 class _Handling:

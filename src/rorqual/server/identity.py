@@ -1,5 +1,6 @@
 """Who is asking: keys for the wire formats, session cookies for the app, nobody in local mode."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
 
@@ -90,7 +91,12 @@ def cache_salt(services: Services, asker: Asker, user_id: str | None) -> bytes:
     """Prefixes are shared within an account and its user_id only: their timing tells on others."""
     if services.is_local and user_id is None:
         return b""
-    named = f"{asker.user.id}\0{user_id or ''}".encode("utf-8", "surrogatepass")
+    return _salt_of(asker.user.id, user_id or "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _salt_of(account_id: str, user_id: str) -> bytes:
+    named = f"{account_id}\0{user_id}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(named, digest_size=16).digest()
 
 

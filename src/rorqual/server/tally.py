@@ -45,8 +45,7 @@ class Tally:
         reasoning = min(sum(chunk.num_reasoning_tokens for chunk in chunks), tokens)
         begun = sum(self._prompts[number] for number in self._cached)
         cached = sum(self._cached.values())
-        self.handed = replace(
-            self.handed,
+        self.handed = TokenCounts(
             cache_hit_tokens=cached,
             input_tokens=begun - cached,
             output_tokens=self.handed.output_tokens + tokens - reasoning,

@@ -17,6 +17,8 @@ from rorqual.errors import ConfigError
 from rorqual.server.backends.http_connection import OnEvents, Reply, UpstreamConnection
 
 _IDLE_SECONDS: Final = 4.0  # servers close idle connections, uvicorn after five
+# Made once: json.dumps with options builds an encoder at every call.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~"
 
 
@@ -57,7 +59,7 @@ class UpstreamClient:
         if body is None:
             data = b""
         else:
-            data = json.dumps(body, separators=(",", ":")).encode()
+            data = _encode(body).encode()
             request += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
         whole = request.encode() + b"\r\n" + data
         if self._free:

@@ -34,6 +34,8 @@ _SILENCE_SECONDS: Final = 300.0
 _FRAME_TOKENS: Final = 64  # what a template may print around messages, generously
 _MESSAGE_TOKENS: Final = 16
 _STRANGE: Final = (ValueError, TypeError, KeyError, AttributeError)  # events of another form
+# Made once: json.dumps with options builds an encoder at every call.
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 _TRIED_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -233,7 +235,8 @@ class _Found:
         chunks: list[Chunk] = []
         try:
             for event in events:
-                self._read(json.loads(event), chunks)
+                # json.loads would guess the encoding of bytes, at every event.
+                self._read(json.loads(event.decode("utf-8", "surrogatepass")), chunks)
             if is_done and self.is_whole:
                 chunks += self._last_chunks()
         finally:
@@ -309,7 +312,7 @@ def _most_tokens(given: ChatInput | TextInput) -> int:
         own = len(given.prompt) if not isinstance(given.prompt, str) else 0
         suffix = given.suffix or ""
         return len((text + suffix).encode("utf-8", "surrogatepass")) + own + _FRAME_TOKENS
-    written = json.dumps([list(given.messages), list(given.tools)], ensure_ascii=False)
+    written = _encode([list(given.messages), list(given.tools)])
     size = len(written.encode("utf-8", "surrogatepass"))
     return size + _MESSAGE_TOKENS * len(given.messages) + _FRAME_TOKENS
 

@@ -1,7 +1,7 @@
 """What every wire format's writer does: bytes for a stream, or one object in the end."""
 
 import json
-from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from rorqual import __version__
@@ -51,10 +51,18 @@ class AnswerWriter(Protocol):
         ...
 
 
-class OpenAIStream(ABC):
-    """What streams of chats and of texts have in common: how they end."""
+class OpenAIStream:
+    """What streams of chats and of texts have in common: their events, and how they end.
 
-    _include_usage: bool
+    head: what all events begin with. null_usage: those before the end say that there is none.
+    """
+
+    def __init__(
+        self, head: Mapping[str, Any], *, include_usage: bool, null_usage: bool = False
+    ) -> None:
+        self._include_usage = include_usage
+        self._before = f'data: {to_json(head)[:-1]},"choices":'
+        self._after = ',"usage":null}\n\n' if null_usage else "}\n\n"
 
     def end(self, usage: Usage) -> bytes:
         trailer = self._event([], usage) if self._include_usage else b""
@@ -66,9 +74,12 @@ class OpenAIStream(ABC):
     def keep_alive(self) -> bytes:
         return b": keep-alive\n\n"
 
-    @abstractmethod
     def _event(self, choices: list[dict[str, Any]], usage: Usage | None = None) -> bytes:
         """One event with these choices."""
+        after = self._after
+        if usage is not None:
+            after = f',"usage":{to_json(usage_object(usage))}}}\n\n'
+        return f"{self._before}{to_json(choices)}{after}".encode("utf-8", "replace")
 
 
 def to_json(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from rorqual.engine import Usage
 from rorqual.server.backends import Chunk, TokenLogprob
 from rorqual.server.errors import Dialect
-from rorqual.server.wire.answer import FINGERPRINT, OpenAIStream, event, usage_object
+from rorqual.server.wire.answer import FINGERPRINT, OpenAIStream, usage_object
 
 
 class _Choice:
@@ -37,10 +37,15 @@ class TextAnswer(OpenAIStream):
         include_usage: bool,
     ) -> None:
         self.dialect: Dialect = dialect
-        self._head = {"id": request_id, "object": "text_completion", "created": created}
-        self._model = model
+        self._head = {
+            "id": request_id,
+            "object": "text_completion",
+            "created": created,
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+        super().__init__(self._head, include_usage=include_usage)
         self._logprobs = logprobs
-        self._include_usage = include_usage
         self._choices = [_Choice(text) for text in echoed]
 
     def begin(self) -> bytes:
@@ -74,7 +79,7 @@ class TextAnswer(OpenAIStream):
             choices.append(
                 self._choice(index, "".join(choice.texts), logprobs, choice.finish or "stop")
             )
-        return self._value(choices, usage)
+        return {**self._head, "choices": choices, "usage": usage_object(usage)}
 
     def _taken(self, choice: _Choice, chunk: Chunk) -> tuple[str, dict[str, Any] | None]:
         """A chunk's text and log-probabilities; the first brings the echoed prompt along."""
@@ -95,16 +100,6 @@ class TextAnswer(OpenAIStream):
     ) -> dict[str, Any]:
         reason = "length" if finish == "cancelled" else finish
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-    def _event(self, choices: list[dict[str, Any]], usage: Usage | None = None) -> bytes:
-        return event(self._value(choices, usage))
-
-    def _value(self, choices: list[dict[str, Any]], usage: Usage | None) -> dict[str, Any]:
-        value = {**self._head, "model": self._model, "system_fingerprint": FINGERPRINT}
-        value["choices"] = choices
-        if usage is not None:
-            value["usage"] = usage_object(usage)
-        return value
 
 
 def _legacy(tokens: list[TokenLogprob], offset: int) -> dict[str, Any]:
