@@ -102,23 +102,26 @@ struct Pairs {
     }
   }
   // Values are multiplied as they lie in the cache.
-  RQ_INLINE auto values(const AttentionTask& t, const Split<Cached>& split, int64_t channel,
-                        int count, float*) {
-    struct Places {
-      const Cached* const* blocks;
-      int64_t of_channel[kWidth];
-    } places;
-    places.blocks = split.blocks;
+  struct Values {
+    const Cached* const* blocks;
+    int64_t places[kWidth];  // of the channels
+    inline __attribute__((always_inline)) Vec operator()(int c, int token) const {
+      const Cached* block = blocks[token / kBlockTokens];
+      return load(reinterpret_cast<const float*>(block + places[c]));
+    }
+  };
+  // Made where it is used: to copy what was just written would wait for the writing.
+  RQ_INLINE Values values(const AttentionTask& t, const Split<Cached>& split, int64_t channel,
+                          int count, float*) {
+    Values found;
+    found.blocks = split.blocks;
     for (int c = 0; c < count; ++c) {
-      places.of_channel[c] = value_place(t, channel + c);
+      found.places[c] = value_place(t, channel + c);
       for (int block = 0; block < split.count; ++block) {
-        __builtin_prefetch(split.ahead[block] + places.of_channel[c]);
+        __builtin_prefetch(split.ahead[block] + found.places[c]);
       }
     }
-    return [places](int c, int token) {
-      const Cached* block = places.blocks[token / kBlockTokens];
-      return load(reinterpret_cast<const float*>(block + places.of_channel[c]));
-    };
+    return found;
   }
 };
 #endif
