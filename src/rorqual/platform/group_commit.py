@@ -85,7 +85,7 @@ class _Operation:
             self.future.set_exception(named_failure(self.error))
 
 
-class _Unsynced(Future[Any]):
+class _SyncDue(Future[Any]):
     """Of what was run at once. Whoever waits for it sends for the sync, which an event loop does
     only after what it is doing, perhaps just that."""
 
@@ -149,7 +149,7 @@ class GroupCommitWriter:
         """
         if self._num_waiting or self._failure or not self._writing.acquire(blocking=False):
             return None
-        operation = _Operation(run, _Unsynced(partial(self._queue.put, "sync")), synced)
+        operation = _Operation(run, _SyncDue(partial(self._queue.put, "sync")), synced)
         try:
             connection = None if self._closed else self._begin_at_once()
             if connection is None:
@@ -325,7 +325,7 @@ class GroupCommitWriter:
                     if self._failure is None:
                         log.sync()
                 except BaseException as error:
-                    self._failure = _unsynced(error)
+                    self._failure = _sync_failed(error)
             return self._failure
 
     def _gather(self) -> tuple[list[_Operation], bool]:
@@ -377,7 +377,7 @@ class GroupCommitWriter:
         run_text(connection, "RELEASE operation")
 
 
-def _unsynced(error: BaseException) -> Busy:
+def _sync_failed(error: BaseException) -> Busy:
     reason = (error.strerror if isinstance(error, OSError) else None) or repr(error)
     busy = Busy(
         f"database: its log could not be synced ({reason}), so nothing more is taken; see to the "
