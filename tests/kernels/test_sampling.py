@@ -67,6 +67,39 @@ def test_picks_what_the_twin_picks(library: Library) -> None:
         np.testing.assert_allclose(ours.drawn_logprobs[same], twin.drawn_logprobs[same], atol=2e-4)
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.3, 8.0, 60.0])
+def test_edges_lie_where_the_twin_has_them(library: Library, spread: float) -> None:
+    """Nearly equal weights need every digit of a weight, steep ones leave most digits empty."""
+    rng = np.random.default_rng(2)
+    count, vocabulary = 60, 5000
+    logits = rng.normal(0, spread, (count, vocabulary)).astype(np.float32)
+    logits[::4] = np.round(logits[::4], 2)
+    rows = rows_of(
+        count, vocabulary,
+        top_k=rng.choice([0, 1, 2, 700, 4999], count),
+        top_p=rng.choice([1.0, 1e-9, 0.3, 0.95, 1 - 2**-24], count),
+        min_p=rng.choice([0.0, 0.0, 0.5, 1.0], count),
+        uniform=rng.choice([0.0, 0.2, 0.999999], count),
+    )  # fmt: skip
+    twin = sample_twin(logits, rows)
+    for isa in library.instruction_sets():
+        ours = sample(library.using(isa=isa), logits, rows)
+        same = ours.ids == twin.ids
+        assert same.mean() >= 0.95
+        np.testing.assert_allclose(ours.drawn_logprobs[same], twin.drawn_logprobs[same], atol=1e-3)
+
+
+def test_the_largest_uniform_number_picks_the_last_that_is_kept(library: Library) -> None:
+    """Sums taken in another order may fall short of their own total by a rounding."""
+    rng = np.random.default_rng(3)
+    count, vocabulary = 500, 1000
+    logits = rng.uniform(-30, 0, (count, vocabulary)).astype(np.float32)
+    logits[:, 0] = -30.0
+    logits[:, 500:] = -30.0005  # behind the last that is kept come many that are not
+    rows = rows_of(count, vocabulary, top_k=np.int32(500), uniform=np.nextafter(1.0, 0.0))
+    np.testing.assert_array_equal(sample(library, logits, rows).ids, 499)
+
+
 def test_rows_do_not_see_their_neighbours_or_the_threads(library: Library) -> None:
     rng = np.random.default_rng(1)
     logits, rows = random_logits(64, rng), random_rows(64, rng)

@@ -1,4 +1,4 @@
-// Sampling mostly without sorting: weights exp((logit - max) / T) are computed in registers with
+// Sampling without sorting: weights exp((logit - max) / T) are computed in registers with
 // the largest and the sum of every block of tokens, so that a pick skips over blocks, and a filter
 // looks only at blocks that hold a weight large enough to matter.
 #include "sample.h"
@@ -8,6 +8,14 @@ namespace rq::RQ_ISA {
 namespace {
 
 constexpr int64_t kBlock = 64;
+constexpr int kDigitBits = 11;
+constexpr int64_t kDigits = 1 << kDigitBits;
+
+// Candidates whose ranks have the same next digit.
+struct Digit {
+  int64_t count;
+  double mass;
+};
 
 // Scratch of one thread.
 struct Work {
@@ -15,7 +23,8 @@ struct Work {
   float* block_most;     // [V / kBlock]
   double* block_sums;    // [V / kBlock]
   uint64_t* candidates;  // [V] weight bits above, complement of the token below: ranks as it should
-  uint64_t* sorted;      // [V] and as much again to merge through
+  uint64_t* narrowed;    // [V] candidates among which an edge lies
+  Digit* digits;         // [kDigits]
 };
 
 // Non-negative floats rank like their bits; of equal weights the first token ranks higher.
@@ -141,32 +150,86 @@ int64_t gather(const Work& work, int64_t count, float least) {
     const float most = work.block_most[begin / kBlock];
     if (most < least || most == 0.0f) continue;
     for (int64_t i = begin; i < count && i < begin + kBlock; ++i) {
-      if (work.weights[i] < least || work.weights[i] == 0.0f) continue;
-      work.candidates[found++] = rank_of(work.weights[i], i);
+      work.candidates[found] = rank_of(work.weights[i], i);  // stays if it is one
+      found += work.weights[i] >= least && work.weights[i] != 0.0f;
     }
   }
   return found;
 }
 
-// Merge sort, largest first.
-const uint64_t* sort_down(const uint64_t* values, int64_t count, uint64_t* buffer) {
-  uint64_t *from = buffer, *to = buffer + count;
-  memcpy(from, values, static_cast<size_t>(count) * sizeof(uint64_t));
-  for (int64_t run = 1; run < count; run *= 2) {
-    for (int64_t begin = 0; begin < count; begin += 2 * run) {
-      const int64_t middle = begin + run < count ? begin + run : count;
-      const int64_t end = middle + run < count ? middle + run : count;
-      int64_t a = begin, b = middle;
-      for (int64_t i = begin; i < end; ++i) {
-        const bool first = b >= end || (a < middle && from[a] > from[b]);
-        to[i] = first ? from[a++] : from[b++];
-      }
-    }
-    uint64_t* swap = from;
-    from = to;
-    to = swap;
+double mass_from(const uint64_t* candidates, int64_t count, uint64_t edge) {
+  double mass = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    mass += candidates[i] >= edge ? static_cast<double>(weight_of(candidates[i])) : 0.0;
   }
-  return from;
+  return mass;
+}
+
+// The first candidate at which the running sum of those that are kept passes `target`; the last of
+// them if, by rounding, none does.
+uint64_t pick_from(const uint64_t* candidates, int64_t count, uint64_t edge, double target) {
+  double before = 0.0;
+  int64_t begin = 0;
+  for (; begin + kBlock < count; begin += kBlock) {
+    const double mass = mass_from(candidates + begin, kBlock, edge);
+    if (before + mass > target) break;
+    before += mass;
+  }
+  uint64_t picked = 0;
+  for (; begin < count && !(picked != 0 && before > target); ++begin) {
+    if (candidates[begin] < edge) continue;
+    picked = candidates[begin];
+    before += static_cast<double>(weight_of(picked));
+  }
+  while (picked == 0) {
+    --begin;
+    if (candidates[begin] >= edge) picked = candidates[begin];
+  }
+  return picked;
+}
+
+// The rank of the last candidate that is kept, largest first: the one that makes them `most`, or
+// that brings their weights to `target`. Narrowed down digit by digit of the weights instead of by
+// sorting, so that a flat distribution takes little longer than a steep one.
+uint64_t find_edge(const Work& work, int64_t found, int64_t most, double target) {
+  const uint64_t* from = work.candidates;
+  int64_t count = found, kept = 0;
+  double running = 0.0;
+  for (;;) {
+    uint64_t differing = 0;
+    for (int64_t i = 1; i < count; ++i) differing |= from[i] ^ from[0];
+    if (differing >> 32 == 0) {  // equal weights, so in the order of their ranks
+      const double wanted = (target - running) / static_cast<double>(weight_of(from[0]));
+      int64_t last = most - kept < count ? most - kept : count;
+      if (wanted < static_cast<double>(last)) last = static_cast<int64_t>(__builtin_ceil(wanted));
+      return from[last > 1 ? last - 1 : 0];
+    }
+    const int unequal_bits = 64 - __builtin_clzll(differing);
+    const int shift = unequal_bits - kDigitBits > 32 ? unequal_bits - kDigitBits : 32;
+    memset(work.digits, 0, kDigits * sizeof(Digit));
+    for (int64_t i = 0; i < count; ++i) {
+      Digit& digit = work.digits[from[i] >> shift & (kDigits - 1)];
+      digit.count += 1;
+      digit.mass += static_cast<double>(weight_of(from[i]));
+    }
+    int64_t at = -1;  // where the edge lies: the lowest if, by rounding, none reaches the target
+    for (int64_t next = kDigits - 1; next >= 0; --next) {
+      if (work.digits[next].count == 0) continue;
+      if (at >= 0) {
+        kept += work.digits[at].count;
+        running += work.digits[at].mass;
+      }
+      at = next;
+      if (kept + work.digits[at].count >= most || running + work.digits[at].mass >= target) break;
+    }
+    int64_t left = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      work.narrowed[left] = from[i];
+      left += (from[i] >> shift & (kDigits - 1)) == static_cast<uint64_t>(at);
+    }
+    from = work.narrowed;
+    count = left;
+  }
 }
 
 struct Filters {
@@ -175,20 +238,39 @@ struct Filters {
   float min_p;
 };
 
-// Candidates that hold everything the filters keep: the bar is lowered until they do.
-int64_t gather_enough(const Work& work, int64_t count, const Filters& f, double total) {
-  const float bars[] = {0.0625f, 1e-3f, 1e-5f, 0.0f};
-  for (const float bar : bars) {
-    const float least = bar > f.min_p ? bar : f.min_p;
-    const int64_t found = gather(work, count, least);
-    if (least <= f.min_p || found >= f.top_k) return found;
-    if (f.top_k < count || f.min_p > 0.0f) continue;
-    double mass = 0.0;
-    for (int64_t i = 0; i < found; ++i) mass += static_cast<double>(weight_of(work.candidates[i]));
-    // A little more than asked for: the sums were taken in another order.
-    if (mass >= f.top_p * total + 1e-6 * total) return found;
+// A weight above which lies what top-k, or top-p alone, keep, by a look at every weight.
+float find_bar(const Work& work, int64_t count, const Filters& f, double total) {
+  constexpr int kShift = 19;  // of a weight of at most 1 this leaves fewer than kDigits
+  memset(work.digits, 0, kDigits * sizeof(Digit));
+  for (int64_t i = 0; i < count; ++i) {
+    Digit& digit = work.digits[rank_of(work.weights[i], 0) >> (32 + kShift)];
+    digit.count += 1;
+    digit.mass += static_cast<double>(work.weights[i]);
   }
-  return 0;
+  // A little more than asked for: the sums were taken in another order.
+  const double target = f.top_k < count ? __builtin_inf() : (f.top_p + 1e-6) * total;
+  Digit above = {0, 0.0};
+  int64_t at = kDigits;
+  while (at > 0 && above.count < f.top_k && above.mass < target) {
+    --at;
+    above.count += work.digits[at].count;
+    above.mass += work.digits[at].mass;
+  }
+  return weight_of(static_cast<uint64_t>(at) << (32 + kShift));
+}
+
+// Candidates that hold everything the filters keep.
+int64_t gather_enough(const Work& work, int64_t count, const Filters& f, double total) {
+  const float bars[] = {0.0625f, 1e-3f};  // mostly enough; most blocks hold nothing as large
+  for (const float bar : bars) {
+    if (f.min_p >= bar) return gather(work, count, f.min_p);
+    const int64_t found = gather(work, count, bar);
+    if (found >= f.top_k) return found;
+    if (f.top_k < count || f.min_p > 0.0f) continue;
+    if (mass_from(work.candidates, found, 0) >= (f.top_p + 1e-6) * total) return found;
+  }
+  if (f.min_p > 0.0f) return gather(work, count, f.min_p);
+  return gather(work, count, find_bar(work, count, f, total));
 }
 
 struct Pick {
@@ -199,31 +281,16 @@ struct Pick {
 Pick pick_filtered(const Work& work, int64_t count, const Filters& f, double total,
                    double uniform) {
   const int64_t found = gather_enough(work, count, f, total);
-  const uint64_t* ranked = sort_down(work.candidates, found, work.sorted);
-  int64_t kept = found < f.top_k ? found : f.top_k;
+  uint64_t edge = f.top_k < found ? find_edge(work, found, f.top_k, __builtin_inf()) : 0;
+  double kept = mass_from(work.candidates, found, edge);
   if (f.top_p < 1.0) {
-    double mass = f.top_k < count || f.min_p > 0.0f ? 0.0 : total, running = 0.0;
-    for (int64_t i = 0; mass == 0.0 && i < kept; ++i) {
-      running += static_cast<double>(weight_of(ranked[i]));
-    }
-    const double target = f.top_p * (mass > 0.0 ? mass : running);
-    running = 0.0;
-    for (int64_t i = 0; i < kept; ++i) {
-      running += static_cast<double>(weight_of(ranked[i]));
-      if (running >= target) kept = i + 1;
-    }
+    const double target = f.top_p * (f.top_k < count || f.min_p > 0.0f ? kept : total);
+    const uint64_t crossing = find_edge(work, found, found, target);
+    edge = crossing > edge ? crossing : edge;
+    kept = mass_from(work.candidates, found, edge);
   }
-  double sum_kept = 0.0, running = 0.0;
-  for (int64_t i = 0; i < kept; ++i) sum_kept += static_cast<double>(weight_of(ranked[i]));
-  const uint64_t edge = ranked[kept - 1];
-  uint64_t picked = ranked[0];
-  for (int64_t i = 0; i < found; ++i) {
-    if (work.candidates[i] < edge) continue;
-    picked = work.candidates[i];
-    running += static_cast<double>(weight_of(picked));
-    if (running > uniform * sum_kept) break;
-  }
-  return {token_of(picked), static_cast<double>(weight_of(picked)) / sum_kept};
+  const uint64_t picked = pick_from(work.candidates, found, edge, uniform * kept);
+  return {token_of(picked), static_cast<double>(weight_of(picked)) / kept};
 }
 
 void sample_row(const SampleArguments& a, int64_t row, const Work& work) {
@@ -266,7 +333,8 @@ void sample_row(const SampleArguments& a, int64_t row, const Work& work) {
 
 int sample(Session& session, const SampleArguments& a) {
   const int64_t tokens = (a.vocabulary + kBlock - 1) / kBlock * kBlock, blocks = tokens / kBlock;
-  const int64_t each = tokens * (4 + 8 + 16) + (blocks * 12 + 63) / 64 * 64;
+  const int64_t digits = kDigits * static_cast<int64_t>(sizeof(Digit));
+  const int64_t each = digits + tokens * (4 + 8 + 8) + (blocks * 12 + 63) / 64 * 64;
   char* memory = static_cast<char*>(
       session.workspace(static_cast<size_t>(each) * static_cast<size_t>(session.threads())));
   if (memory == nullptr) return kOutOfMemory;
@@ -274,9 +342,10 @@ int sample(Session& session, const SampleArguments& a) {
   auto part = [&](int p) {
     Work work;
     char* place = memory + p * each;
-    work.candidates = reinterpret_cast<uint64_t*>(place);
-    work.sorted = work.candidates + tokens;
-    work.block_sums = reinterpret_cast<double*>(work.sorted + 2 * tokens);
+    work.digits = reinterpret_cast<Digit*>(place);
+    work.candidates = reinterpret_cast<uint64_t*>(place + digits);
+    work.narrowed = work.candidates + tokens;
+    work.block_sums = reinterpret_cast<double*>(work.narrowed + tokens);
     work.weights = reinterpret_cast<float*>(work.block_sums + blocks);
     work.block_most = work.weights + tokens;
     for (;;) {
